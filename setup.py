@@ -1,0 +1,49 @@
+"""Installation of ssd-keras: the importable packages sit at the top level of the repository."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+PACKAGES = [
+    "bounding_box_utils",
+    "data_generator",
+    "eval_utils",
+    "keras_layers",
+    "keras_loss_function",
+    "misc_utils",
+    "models",
+    "ssd_encoder_decoder",
+]
+
+EXTRAS = {
+    # The training script and the digit scenes: plots, and the pictures that two packages ship.
+    "examples": ["matplotlib>=3.9", "scikit-learn>=1.5", "scikit-image>=0.24"],
+}
+EXTRAS["test"] = EXTRAS["examples"] + [
+    "hypothesis>=6.100",
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "ruff>=0.9",
+]
+
+setup(
+    name="ssd-keras",
+    version="0.1.0",
+    description="Single Shot MultiBox Detector for Keras 3: the SSD one can understand",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    install_requires=[
+        "tensorflow>=2.20",
+        "keras>=3.15",
+        "numpy>=2.0",
+        "opencv-python>=4.12",
+        "beautifulsoup4>=4.12",
+        "lxml>=5.3",
+        "h5py>=3.12",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+)
