@@ -46,7 +46,8 @@ def border_width(border_pixels: str) -> int:
     """
     if border_pixels not in _SIDE_LENGTH_CHANGE:
         raise ValueError(
-            f"`border_pixels` must be one of {', '.join(_SIDE_LENGTH_CHANGE)}; got {border_pixels!r}."
+            f"`border_pixels` must be one of {', '.join(_SIDE_LENGTH_CHANGE)}; "
+            f"got {border_pixels!r}."
         )
     return _SIDE_LENGTH_CHANGE[border_pixels]
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from bounding_box_utils.bounding_box_utils import check_box_format
 
-# For the corner formats: which column is (xmin, xmax) and (ymin, ymax), and the axis of each column.
+# The columns (xmin, xmax) and (ymin, ymax) of the corner formats, and the axis of each column.
 _EXTENTS = {"corners": ((0, 2), (1, 3)), "minmax": ((0, 1), (2, 3))}
 _AXIS_OF_COLUMN = {"corners": (0, 1, 0, 1), "minmax": (0, 0, 1, 1)}
 
