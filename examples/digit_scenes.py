@@ -55,7 +55,7 @@ scikit-learn. All other photographs are in the public domain or CC0, shipped by 
 
 N_DIGITS_PROBABILITIES = (0.08, 0.20, 0.26, 0.22, 0.15, 0.09)  # of a scene with 0, 1, ..., 5 digits
 MIN_DIGIT_HEIGHT = 28  # pixels; an 8 x 8 scan is hard to read below that
-MAX_DIGIT_HEIGHT = 0.5  # of the image height
+MAX_DIGIT_HEIGHT = 0.5  # of the shorter side of the image
 MAX_ROTATION = 20  # degrees; far more would turn a 6 into a 9
 TRUNCATED_SHARE = 0.15  # of the digits are pushed towards a border of the image
 MIN_VISIBLE_INK = 0.8  # of every digit, after the border and the digits above it
@@ -66,20 +66,17 @@ VERSION = 1  # of the pictures: raise it when the same settings no longer give t
 
 @dataclass
 class Digit:
-    """One digit on the canvas: its class, its ink there (bool), and how much of it was cut off."""
+    """One digit on the canvas, before others are laid over it."""
 
     class_id: int
-    ink: np.ndarray
-    area: int  # of all ink, also outside of the image, in pixels
-    luminance: float
+    ink: np.ndarray  # bool, of the size of the canvas
+    area: int  # of all its ink, also outside of the image, in pixels
+    luminance: float = 0.0  # of its colour, once it has one
 
     @property
-    def truncated(self) -> bool:
-        """Whether a border of the image cuts the digit; meant before others are laid over it."""
-        return self.area > self.ink_inside
-
-    def __post_init__(self):
-        self.ink_inside = int(self.ink.sum())
+    def area_inside(self) -> int:
+        """The area of the ink inside the image, in pixels."""
+        return int(self.ink.sum())
 
 
 def make_digit_scenes(
@@ -226,8 +223,8 @@ def draw_scene(
     for _ in range(rng.choice(len(N_DIGITS_PROBABILITIES), p=N_DIGITS_PROBABILITIES)):
         for _ in range(MAX_ATTEMPTS):
             class_id, scan = scans[rng.integers(len(scans))]
-            alpha, area = _place(rng, _draw_glyph(rng, scan, image_size[0]), image_size)
-            digit = Digit(class_id, alpha > 0.5, area, luminance=0.0)
+            alpha, area = _place(rng, _draw_glyph(rng, scan, min(image_size)), image_size)
+            digit = Digit(class_id, ink=alpha > 0.5, area=area)
             if not _leaves_all_visible(digit, digits):
                 continue
             color = _contrasting_color(rng, canvas, digit, digits)
@@ -258,13 +255,13 @@ def _draw_background(
     return np.clip(canvas.astype(np.float32) * gain + bias, 0, 255).astype(np.float32)
 
 
-def _draw_glyph(rng: np.random.Generator, scan: np.ndarray, image_height: int) -> np.ndarray:
+def _draw_glyph(rng: np.random.Generator, scan: np.ndarray, shorter_side: int) -> np.ndarray:
     """Enlarge, turn, slant and stretch a scan.
 
     Returns:
         The opacity from 0 to 1, float32, cut to the rows and columns with ink.
     """
-    largest = image_height * MAX_DIGIT_HEIGHT
+    largest = shorter_side * MAX_DIGIT_HEIGHT
     height = np.exp(rng.uniform(np.log(MIN_DIGIT_HEIGHT), np.log(largest)))
     cell = height / 8  # the side of one scanned pixel on the canvas
     angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
@@ -309,7 +306,7 @@ def _place(
 
 def _leaves_all_visible(digit: Digit, below: list[Digit]) -> bool:
     """Tell whether enough ink of a new digit and of all the digits below it can be seen."""
-    if digit.ink_inside < MIN_VISIBLE_INK * digit.area:
+    if digit.area_inside < MIN_VISIBLE_INK * digit.area:
         return False
     hidden = digit.ink.copy()
     for other in reversed(below):
@@ -356,7 +353,7 @@ def _visible_objects(digits: list[Digit]) -> Iterator[dict]:
             visible &= ~above.ink
         ys, xs = np.nonzero(visible)
         box = int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
-        yield {"class_id": digit.class_id, "box": box, "truncated": digit.truncated}
+        yield {"class_id": digit.class_id, "box": box, "truncated": digit.area_inside < digit.area}
 
 
 def _part(photograph: np.ndarray, split: int) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""Writing files so that a reader finds the whole file or none, also after an interruption."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary path to write to, which takes the place of `path` at the end.
+
+    The temporary file lies in the same folder, because a file cannot be moved to another file
+    system in one step, and its name ends like that of `path`, because many writers choose the
+    format by the suffix. Missing folders are made. If the block raises, `path` stays as it was.
+
+        with atomic_path("weights/ssd7.weights.h5") as temporary:
+            model.save_weights(temporary)
+
+    Arguments:
+        path: the file to make or to replace.
+
+    Yields:
+        The path of a file that does not exist yet, to be written in the block.
+
+    Raises:
+        IsADirectoryError: if `path` is a folder.
+        FileNotFoundError: if the block did not write the file.
+    """
+    path = Path(path)
+    if path.is_dir():  # say so before hours of work, not after them
+        raise IsADirectoryError(f"Expected the name of a file to write, '{path}' is a folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Write a binary file in one step: see `atomic_path`.
+
+    Arguments:
+        path: the file to make or to replace.
+        content: all of its content.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike, content: str) -> None:
+    """Write a text file in UTF-8 in one step: see `atomic_path`.
+
+    Arguments:
+        path: the file to make or to replace.
+        content: all of its content; line ends are written as they are.
+    """
+    write_bytes(path, content.encode("utf-8"))
