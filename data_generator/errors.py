@@ -1,0 +1,27 @@
+"""The exceptions of the data generator that more than one of its modules raises."""
+
+from __future__ import annotations
+
+
+class DatasetError(Exception):
+    """No usable data set: none loaded, or one whose parts contradict each other."""
+
+
+class DegenerateBatchError(Exception):
+    """A batch that cannot be made, because all of its images were dropped from it."""
+
+
+class ImageSizeError(DegenerateBatchError, ValueError):
+    """The images of a batch differ in size or in channels, so no one array can hold them."""
+
+
+class AnnotationError(ValueError):
+    """An annotation file that cannot be read as it stands; the message says where and why."""
+
+
+class EmptyAnnotationsError(AnnotationError, IndexError):
+    """Not one image is left after filtering.
+
+    It is an `IndexError` too, because that is what scripts written for the original library
+    catch when `parse_csv` finds nothing.
+    """
