@@ -1,0 +1,174 @@
+"""What every SSD model shares: preprocessing, predictor heads, the prediction tensor, decoding.
+
+A builder brings its base network and the list of feature maps to predict from; everything after
+that happens here, for all models alike:
+
+    feature map --> class scores, box offsets, anchors      (per map)
+                --> reshape to one row a box, concatenate   (all maps)
+                --> softmax over the classes
+                --> [classes | offsets | anchors | variances]
+                --> decoding, if the mode asks for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_layers.keras_layer_AnchorBoxes import AnchorBoxes
+from keras_layers.keras_layer_DecodeDetections import DecodeDetections
+from keras_layers.keras_layer_DecodeDetectionsFast import DecodeDetectionsFast
+from keras_layers.preprocessing import ChannelSwap, MeanSubtraction, StddevDivision
+from ssd_encoder_decoder.anchors import AnchorSettings
+
+MODES = ("training", "inference", "inference_fast")
+
+
+@dataclass(frozen=True)
+class HeadNames:
+    """The layer names of the predictor heads: patterns with the name of the feature map.
+
+    Trained weights find their layers by these names, so each model keeps its own.
+    """
+
+    classes: str
+    boxes: str
+    anchors: str
+    classes_concat: str
+    boxes_concat: str
+    anchors_concat: str
+    classes_softmax: str
+
+
+def check_mode(mode: str) -> None:
+    """Raise a ValueError unless `mode` is one of the three modes of a model."""
+    if mode not in MODES:
+        raise ValueError(f"`mode` must be one of {', '.join(MODES)}; got {mode!r}.")
+
+
+def preprocessed_input(
+    image_size: tuple[int, int, int],
+    subtract_mean: float | Sequence[float] | None,
+    divide_by_stddev: float | Sequence[float] | None,
+    swap_channels: Sequence[int] | bool | None,
+) -> tuple[Any, Any]:
+    """Start a model: the input and its normalisation.
+
+    Arguments:
+        image_size: (height, width, channels).
+        subtract_mean: A number or one a channel, in the order of the input image's channels.
+        divide_by_stddev: Likewise.
+        swap_channels: New channel order, or something false to keep the order.
+
+    Returns:
+        (the input tensor, the normalised tensor): `(batch, height, width, channels)`.
+    """
+    inputs = keras.Input(shape=tuple(image_size))
+    x = layers.Identity(name="identity_layer", dtype="float32")(inputs)
+    if subtract_mean is not None:
+        x = MeanSubtraction(subtract_mean, name="input_mean_normalization")(x)
+    if divide_by_stddev is not None:
+        x = StddevDivision(divide_by_stddev, name="input_stddev_normalization")(x)
+    if swap_channels:
+        x = ChannelSwap(swap_channels, name="input_channel_swap")(x)
+    return inputs, x
+
+
+def build_ssd(
+    inputs: Any,
+    feature_maps: dict[str, Any],
+    names: HeadNames,
+    convolution: Callable[..., Any],
+    image_size: tuple[int, int, int],
+    n_classes: int,
+    anchors: AnchorSettings,
+    mode: str,
+    confidence_thresh: float,
+    iou_threshold: float,
+    top_k: int,
+    nms_max_output_size: int,
+) -> tuple[keras.Model, np.ndarray]:
+    """Attach the multibox heads to feature maps and make the model.
+
+    Arguments:
+        inputs: The model's input tensor.
+        feature_maps: {name that goes into the heads' layer names: tensor}, finest map first.
+        names: The pattern of the layer names.
+        convolution: `convolution(filters, kernel_size, name=...)` makes a predictor layer.
+        image_size: (height, width, channels) of the input.
+        n_classes: Number of object classes, without the background class.
+        anchors: Anchor settings with one layer a feature map.
+        mode: ``'training'``, ``'inference'`` or ``'inference_fast'``.
+        confidence_thresh: Decoding: boxes need a higher score than this.
+        iou_threshold: Decoding: of boxes that overlap more than this, the best one stays.
+        top_k: Decoding: rows of output an image.
+        nms_max_output_size: Decoding: survivors of non-maximum suppression (a class) at most.
+
+    Returns:
+        (model, predictor sizes): the latter an int array `(layers, 2)` of (height, width).
+    """
+    check_mode(mode)
+    img_height, img_width, _ = image_size
+    n_scores = n_classes + 1  # the background is a class of its own
+    scores, offsets, priors = [], [], []
+    for layer, (source, x) in enumerate(feature_maps.items()):
+        n_boxes = anchors.n_boxes[layer]
+        # One 3x3 convolution predicts all class scores of all boxes of a cell ...
+        classes = convolution(n_boxes * n_scores, (3, 3), name=names.classes.format(source))(x)
+        # ... and another one the four offsets of each box.
+        boxes = convolution(n_boxes * 4, (3, 3), name=names.boxes.format(source))(x)
+        arguments = anchors.layer_arguments(layer)
+        prior = AnchorBoxes(
+            img_height,
+            img_width,
+            variances=anchors.variances,
+            name=names.anchors.format(source),
+            **arguments,
+        )(boxes)
+        # (batch, height, width, n_boxes * n) -> (batch, height * width * n_boxes, n)
+        scores.append(_rows(classes, n_scores, names.classes.format(source)))
+        offsets.append(_rows(boxes, 4, names.boxes.format(source)))
+        priors.append(_rows(prior, 8, names.anchors.format(source)))
+
+    # (batch, n_boxes_total, n). Scores, boxes and anchors are float32 under any dtype policy.
+    scores = _joined(scores, names.classes_concat)
+    offsets = _joined(offsets, names.boxes_concat)
+    priors = _joined(priors, names.anchors_concat)
+    # The loss is a cross-entropy: it wants probabilities.
+    scores = layers.Activation("softmax", name=names.classes_softmax, dtype="float32")(scores)
+    # (batch, n_boxes_total, n_classes + 1 + 4 + 8)
+    predictions = layers.Concatenate(axis=2, name="predictions", dtype="float32")(
+        [scores, offsets, priors]
+    )
+
+    outputs = predictions
+    if mode != "training":
+        decoder = DecodeDetections if mode == "inference" else DecodeDetectionsFast
+        outputs = decoder(
+            confidence_thresh=confidence_thresh,
+            iou_threshold=iou_threshold,
+            top_k=top_k,
+            nms_max_output_size=nms_max_output_size,
+            coords=anchors.coords,
+            normalize_coords=anchors.normalize_coords,
+            img_height=img_height,
+            img_width=img_width,
+            name="decoded_predictions",
+        )(predictions)
+    predictor_sizes = np.array([x.shape[1:3] for x in feature_maps.values()])
+    return keras.Model(inputs, outputs), predictor_sizes
+
+
+def _rows(x: Any, n: int, name: str) -> Any:
+    return layers.Reshape((-1, n), name=f"{name}_reshape")(x)
+
+
+def _joined(tensors: list, name: str) -> Any:
+    if len(tensors) == 1:  # a model with a single predictor layer has nothing to concatenate
+        return layers.Identity(name=name, dtype="float32")(tensors[0])
+    return layers.Concatenate(axis=1, name=name, dtype="float32")(tensors)
