@@ -1,0 +1,138 @@
+"""Lists of predictions by class: made from detections, turned into arrays, written to files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from eval_utils.ground_truth import BOX_KEYS, image_key
+
+# (image_id, confidence, xmin, ymin, xmax, ymax), the box in pixels of the original image.
+Prediction = tuple[Hashable, float, float, float, float, float]
+
+
+def collect_predictions(
+    detections: Iterable[tuple[Hashable, np.ndarray]],
+    n_classes: int,
+    pred_format: Mapping[str, int] | None = None,
+    round_confidences: int | bool = False,
+) -> list[list[Prediction]]:
+    """Sort the detections of all images by class.
+
+    Use it to let an `Evaluator` score detections of any origin:
+    ``evaluator.prediction_results = collect_predictions(zip(image_ids, detections), n_classes)``.
+
+    Arguments:
+        detections: Pairs (image id, `(k, 6)` array of detections in pixels of the original image).
+        n_classes: The number of positive classes.
+        pred_format: The column of 'class_id', 'conf', 'xmin', 'ymin', 'xmax' and 'ymax'; None means
+            this very order.
+        round_confidences: The number of decimals to round confidences to; False: do not round.
+
+    Returns:
+        One list for each class, a dummy for class 0 included, of tuples (image_id, confidence,
+        xmin, ymin, xmax, ymax), in the order of the detections.
+
+    Raises:
+        ValueError: if a class id is not one of 1 to `n_classes`.
+    """
+    keys = ("class_id", "conf", *BOX_KEYS)
+    columns = [pred_format[key] for key in keys] if pred_format else list(range(len(keys)))
+    results: list[list[Prediction]] = [[] for _ in range(n_classes + 1)]
+    for image_id, boxes in detections:
+        if len(boxes) == 0:
+            continue
+        rows = np.asarray(boxes, dtype=np.float64)[:, columns]
+        if round_confidences:
+            rows[:, 1] = np.round(rows[:, 1], round_confidences)
+        for class_id, *values in rows.tolist():
+            if not (1 <= class_id <= n_classes and class_id.is_integer()):
+                raise ValueError(
+                    f"A detection in image {image_id!r} has the class id {class_id:g}, but class "
+                    f"ids run from 1 to n_classes = {n_classes}: is `n_classes` right?"
+                )
+            results[int(class_id)].append((image_id, *values))
+    return results
+
+
+def prediction_arrays(
+    predictions: Sequence[Prediction], image_numbers: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Turn the predictions of one class into arrays.
+
+    Arguments:
+        predictions: Tuples (image_id, confidence, xmin, ymin, xmax, ymax).
+        image_numbers: The number of each image, see `number_images`.
+
+    Returns:
+        `(n,)` image numbers, `(n,)` float64 confidences, `(n, 4)` float64 boxes.
+
+    Raises:
+        ValueError: if a prediction is no such tuple or names an image that has no number.
+    """
+    if len(predictions) == 0:
+        return np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros((0, 4))
+    if set(map(len, predictions)) != {6}:
+        raise ValueError(
+            "A prediction must be (image_id, confidence, xmin, ymin, xmax, ymax); "
+            f"got {next(p for p in predictions if len(p) != 6)!r}."
+        )
+    image_ids, *columns = zip(*predictions, strict=True)
+    # Far fewer images than predictions: look every image up once.
+    numbers = {image_id: image_numbers.get(image_key(image_id)) for image_id in set(image_ids)}
+    unknown = [image_id for image_id, number in numbers.items() if number is None]
+    if unknown:
+        raise ValueError(
+            f"There are predictions for {len(unknown)} images that the data set does not hold, for "
+            f"example {unknown[0]!r}: do predictions and data set belong together?"
+        )
+    images = np.fromiter(map(numbers.__getitem__, image_ids), dtype=np.intp, count=len(image_ids))
+    confidences, *box = np.array(columns, dtype=np.float64)
+    return images, confidences, np.stack(box, axis=-1)
+
+
+def write_predictions(
+    prediction_results: Sequence[Sequence[Prediction]],
+    out_file_prefix: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+) -> list[str]:
+    """Write predictions to text files, one for each class, as the Pascal VOC server takes them.
+
+    A line reads ``<image id> <confidence> <xmin> <ymin> <xmax> <ymax>``, with four decimals for the
+    confidence and one for the coordinates at most. Ids that are numbers get at least six digits.
+
+    Arguments:
+        prediction_results: What `collect_predictions` returns.
+        out_file_prefix: Folder and first part of the file names.
+        classes: The class names with that of the background first; without them files are called by
+            class id in four digits.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        ValueError: if there is not one name for each class and the background.
+    """
+    if classes is not None and len(classes) != len(prediction_results):
+        raise ValueError(
+            "`classes` must name the background and every class: "
+            f"{len(prediction_results)} names; got {len(classes)}."
+        )
+    paths = []
+    for class_id, predictions in enumerate(prediction_results[1:], start=1):
+        name = f"{class_id:04d}" if classes is None else classes[class_id]
+        paths.append(f"{os.fspath(out_file_prefix)}{name}.txt")
+        with open(paths[-1], "w", encoding="utf-8") as file:
+            file.writelines(_line(prediction) for prediction in predictions)
+    return paths
+
+
+def _line(prediction: Prediction) -> str:
+    image_id, confidence, *box = prediction
+    key = image_key(image_id)
+    # Not int(key): Python reads VOC's '2008_000345' as the number 2008000345.
+    name = key.zfill(6) if key.isdecimal() else key
+    coordinates = (round(float(value), 1) + 0.0 for value in box)  # + 0.0 turns -0.0 into 0.0
+    return " ".join(map(str, (name, round(float(confidence), 4), *coordinates))) + "\n"
