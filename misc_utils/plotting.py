@@ -1,0 +1,222 @@
+"""Figures of a training run and of an evaluation (needs matplotlib, of the extra `examples`)."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from misc_utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_RATE_NAMES = ("learning_rate", "lr")
+
+
+def plot_history(
+    history: Mapping[str, Sequence[float]] | str | os.PathLike,
+    path: str | os.PathLike | None = None,
+) -> Figure:
+    """Plot losses, and below them mean average precision and learning rate, over epochs.
+
+    There is a panel for what the history has: every column whose name ends with 'loss' (training
+    solid, validation dashed in the same colour), every column with 'map' or 'average_precision' in
+    its name, and 'learning_rate'. Epochs without a value, such as those that were not evaluated,
+    are left out. A panel has a logarithmic axis if its values span more than a factor of eight.
+
+    Arguments:
+        history: the `history` dict of what `model.fit` returns, or the file that
+            `keras.callbacks.CSVLogger` writes.
+        path: an image file to write too; its suffix chooses the format.
+
+    Returns:
+        The figure, which belongs to no window and no global state.
+
+    Raises:
+        ValueError: if there is no loss with a finite value.
+        ImportError: if matplotlib is missing.
+    """
+    figure_class = _figure_class()
+    columns = _read_columns(history)
+    losses = {name: values for name, values in columns.items() if name.endswith("loss")}
+    if not any(np.isfinite(values).any() for values in losses.values()):
+        raise ValueError(
+            f"Expected a history with a column whose name ends with 'loss' and finite values in "
+            f"it, got the columns {sorted(columns)}."
+        )
+    panels = {
+        "loss": losses,
+        "average precision": {name: columns[name] for name in columns if _is_precision(name)},
+        "learning rate": {name: columns[name] for name in columns if name in _RATE_NAMES},
+    }
+    panels = {label: lines for label, lines in panels.items() if lines}
+
+    heights = [3] + [1.5] * (len(panels) - 1)
+    figure = figure_class(figsize=(8, 1 + 1.3 * sum(heights)), layout="constrained")
+    ratios = {"height_ratios": heights}
+    axes = figure.subplots(len(panels), squeeze=False, sharex=True, gridspec_kw=ratios)[:, 0]
+    epochs = _epochs(columns)
+    for axis, (label, lines) in zip(axes, panels.items(), strict=True):
+        _plot_lines(axis, epochs, lines)
+        axis.set_ylabel(label)
+        if label == "average precision":
+            axis.set_ylim(0, 1)
+        elif _spans_decades(lines):
+            axis.set_yscale("log")
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    return _finish(figure, path)
+
+
+def plot_precision_recall(
+    precisions: Sequence[Sequence[float]],
+    recalls: Sequence[Sequence[float]],
+    average_precisions: Sequence[float | None],
+    class_names: Sequence[str],
+    path: str | os.PathLike | None = None,
+) -> Figure:
+    """Plot precision over recall of every class, with average precisions in the legend.
+
+    Arguments:
+        precisions: for each class id, with a dummy for the background at 0, the precision after
+            each detection in order of confidence, as `Evaluator` has it in
+            `cumulative_precisions`. Empty for a class without detections.
+        recalls: the same for recall.
+        average_precisions: AP for each class id; None or NaN for a class without ground truth,
+            which the legend lists as 'n/a' and which has no part in the mean.
+        class_names: names by class id, with 'background' at 0.
+        path: an image file to write too; its suffix chooses the format.
+
+    Returns:
+        The figure, which belongs to no window and no global state.
+
+    Raises:
+        ValueError: if the four sequences differ in length, or precision and recall of a class do.
+        ImportError: if matplotlib is missing.
+    """
+    figure_class = _figure_class()
+    lengths = [len(part) for part in (precisions, recalls, average_precisions, class_names)]
+    if len(set(lengths)) > 1 or lengths[0] < 2:
+        raise ValueError(
+            "Expected precisions, recalls, average_precisions and class_names with one entry for "
+            f"each class and one for the background at index 0, got lengths {lengths}."
+        )
+    scores = np.array([math.nan if ap is None else ap for ap in average_precisions], dtype=float)
+    scores[0] = math.nan  # the background's dummy
+    has_score = np.isfinite(scores)
+    # Best class first; classes without ground truth last.
+    order = sorted(range(1, lengths[0]), key=lambda i: -scores[i] if has_score[i] else math.inf)
+
+    n_columns = math.ceil(len(order) / 28)
+    figure = figure_class(figsize=(6.5 + 2.2 * n_columns, 5.5), layout="constrained")
+    axis = figure.subplots()
+    for rank, class_id in enumerate(order):
+        recall, precision = np.asarray(recalls[class_id]), np.asarray(precisions[class_id])
+        if recall.shape != precision.shape:
+            raise ValueError(
+                f"Class {class_id} ('{class_names[class_id]}') has {recall.size} recalls but "
+                f"{precision.size} precisions."
+            )
+        shown = f"{scores[class_id]:.3f}" if has_score[class_id] else "n/a"
+        # A line of no points still stands in the legend.
+        points = (recall, precision) if has_score[class_id] else ([], [])
+        axis.plot(*points, label=f"{shown}  {class_names[class_id]}", **_style(rank))
+    axis.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    axis.grid(alpha=0.3)
+    n_scored = int(has_score.sum())
+    mean = f"mAP {scores[has_score].mean():.3f} over {n_scored} classes" if n_scored else "mAP n/a"
+    axis.set_title(mean if n_scored != 1 else mean.removesuffix("es"))
+    figure.legend(
+        loc="outside right upper", ncols=n_columns, fontsize=8, title="AP", labelspacing=0.3
+    )
+    return _finish(figure, path)
+
+
+def _figure_class() -> type[Figure]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib, which is not installed: pip install 'ssd-keras[examples]'"
+        ) from error
+    return Figure
+
+
+def _is_precision(name: str) -> bool:
+    name = name.lower()
+    return "map" in name.split("_") or "average_precision" in name
+
+
+def _read_columns(history: Mapping | str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return float columns of equal length; what is not a number becomes NaN."""
+    if not isinstance(history, Mapping):
+        with open(Path(history), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        history = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return {
+        name: np.array([_number(value) for value in column]) for name, column in history.items()
+    }
+
+
+def _number(value: object) -> float:
+    """Return a float; `CSVLogger` writes 'NA' or nothing for a value that is missing."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _epochs(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Number the epochs from 1, as Keras prints them; `CSVLogger` counts from 0."""
+    if "epoch" in columns:
+        return columns["epoch"] + 1
+    return np.arange(1, 1 + max(len(values) for values in columns.values()))
+
+
+def _plot_lines(axis: Axes, epochs: np.ndarray, lines: dict[str, np.ndarray]) -> None:
+    """Plot columns; a validation column shares the colour of its training column."""
+    plain_names = list(dict.fromkeys(name.removeprefix("val_") for name in lines))
+    for name, values in lines.items():
+        known = np.isfinite(values)
+        axis.plot(
+            epochs[: len(values)][known],
+            values[known],
+            linestyle="--" if name.startswith("val_") else "-",
+            color=f"C{plain_names.index(name.removeprefix('val_'))}",
+            marker="." if known.sum() <= 60 else None,
+            label=name,
+        )
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+
+
+def _spans_decades(lines: dict[str, np.ndarray]) -> bool:
+    values = np.concatenate(list(lines.values()))
+    values = values[np.isfinite(values)]
+    return bool(values.size) and values.min() > 0 and values.max() > 8 * values.min()
+
+
+def _style(rank: int) -> dict[str, object]:
+    """Return one of 80 looks of a line: 20 colours times 4 ways to draw it."""
+    from matplotlib import colormaps
+
+    return {
+        # "tab20" has ten strong colours, each followed by a pale one: the strong ones come first.
+        "color": colormaps["tab20"](rank % 10 * 2 + rank // 10 % 2),
+        "linestyle": ("-", "--", ":", "-.")[rank // 20 % 4],
+        "linewidth": 1.6,
+    }
+
+
+def _finish(figure: Figure, path: str | os.PathLike | None) -> Figure:
+    if path is not None:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+    return figure

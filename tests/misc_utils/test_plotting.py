@@ -1,0 +1,137 @@
+import math
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+from misc_utils import plotting
+from misc_utils.plotting import plot_history, plot_precision_recall
+
+NAN = math.nan
+CSV = """epoch,learning_rate,loss,val_loss,val_mAP
+0,0.001,9.0,8.0,NA
+1,0.001,3.0,4.0,0.25
+2,0.0001,1.0,2.0,
+"""
+
+
+def lines_of(axis):
+    return {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
+
+
+def test_a_history_file_of_keras_becomes_three_panels(tmp_path):
+    (tmp_path / "history.csv").write_text(CSV)
+    figure = plot_history(tmp_path / "history.csv", tmp_path / "plots" / "history.png")
+    losses, precision, rate = figure.axes
+    assert lines_of(losses) == {
+        "loss": [[1, 9], [2, 3], [3, 1]],
+        "val_loss": [[1, 8], [2, 4], [3, 2]],
+    }
+    assert lines_of(precision) == {"val_mAP": [[2, 0.25]]}
+    assert lines_of(rate) == {"learning_rate": [[1, 0.001], [2, 0.001], [3, 0.0001]]}
+    assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear", "log"]
+    assert precision.get_ylim() == (0, 1)
+    assert cv2.imread(str(tmp_path / "plots" / "history.png")).std() > 0
+
+
+def test_training_and_validation_share_a_colour():
+    history = {"loss": [3, 2], "val_loss": [4, 3], "conf_loss": [2, 1], "val_conf_loss": [2, 2]}
+    (axis,) = plot_history(history).axes
+    look = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axis.get_lines()}
+    assert look["loss"][0] == look["val_loss"][0] != look["conf_loss"][0]
+    assert look["conf_loss"][0] == look["val_conf_loss"][0]
+    assert {name: style for name, (_, style) in look.items()} == {
+        "loss": "-",
+        "val_loss": "--",
+        "conf_loss": "-",
+        "val_conf_loss": "--",
+    }
+    assert axis.get_yscale() == "linear"
+
+
+def test_a_validation_column_may_be_shorter_and_values_not_finite():
+    (axis,) = plot_history({"loss": [5.0, NAN, math.inf, 1.0], "val_loss": [2.0]}).axes
+    assert lines_of(axis) == {"loss": [[1, 5], [4, 1]], "val_loss": [[1, 2]]}
+
+
+@pytest.mark.parametrize("history", [{}, {"accuracy": [1]}, {"loss": []}, {"loss": [NAN]}])
+def test_a_history_without_loss_is_refused(history):
+    with pytest.raises(ValueError, match="column whose name ends with 'loss'"):
+        plot_history(history)
+
+
+def test_an_empty_history_file_is_refused(tmp_path):
+    (tmp_path / "history.csv").write_text("")
+    with pytest.raises(ValueError, match=r"got the columns \[\]"):
+        plot_history(tmp_path / "history.csv")
+
+
+def test_precision_recall_curves_are_listed_best_class_first(tmp_path):
+    figure = plot_precision_recall(
+        precisions=[[], [1, 0.5], [1, 1], [], []],
+        recalls=[[], [0.5, 0.5], [0.5, 1], [], []],
+        average_precisions=[0.0, 0.5, 1.0, NAN, 0.0],
+        class_names=["background", "cat", "dog", "unicorn", "cow"],
+        path=tmp_path / "curves.png",
+    )
+    (axis,) = figure.axes
+    assert lines_of(axis) == {
+        "1.000  dog": [[0.5, 1], [1, 1]],
+        "0.500  cat": [[0.5, 1], [0.5, 0.5]],
+        "0.000  cow": [],
+        "n/a  unicorn": [],
+    }
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines_of(axis))
+    assert axis.get_title() == "mAP 0.500 over 3 classes"
+    assert cv2.imread(str(tmp_path / "curves.png")).std() > 0
+
+
+def test_none_is_no_average_precision():
+    figure = plot_precision_recall([[], []], [[], []], [None, None], ["background", "cat"])
+    assert figure.axes[0].get_title() == "mAP n/a"
+    figure = plot_precision_recall([[], [1]], [[], [1]], [0, 1], ["background", "cat"])
+    assert figure.axes[0].get_title() == "mAP 1.000 over 1 class"
+
+
+def test_eighty_classes_have_eighty_looks_and_fit():
+    names = ["background", *(f"class {i}" for i in range(80))]
+    curves = [[0.5]] * 81
+    figure = plot_precision_recall(curves, curves, [0.5] * 81, names)
+    lines = figure.axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 80
+    figure.draw_without_rendering()
+    legend, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert legend.x0 > figure.axes[0].get_window_extent().x1  # beside the curves
+    assert legend.y0 >= 0
+    assert legend.x1 <= page.x1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[]], [[]], [0], ["background"]), r"got lengths \[1, 1, 1, 1\]"),
+        (([[], []], [[], []], [0, 0], ["cat"]), r"got lengths \[2, 2, 2, 1\]"),
+        (([[], [1, 1]], [[], [1]], [0, 0], ["background", "cat"]), "'cat'. has 1 recalls but 2"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plot_precision_recall(*arguments)
+
+
+def test_a_missing_matplotlib_is_named_with_its_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'ssd-keras\[examples\]'"):
+        plot_history({"loss": [1]})
+
+
+def test_no_window_system_and_no_early_import():
+    """Importing the module needs no matplotlib; plotting leaves pyplot's state alone."""
+    code = (
+        "import sys; from misc_utils.plotting import plot_history;"
+        "assert 'matplotlib' not in sys.modules;"
+        "plot_history({'loss': [2, 1]}); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    root = plotting.__file__.rsplit("misc_utils", 1)[0]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
