@@ -15,6 +15,7 @@ import numpy as np
 from keras import layers
 from keras.regularizers import L2
 
+from keras_layers.batch_normalization import BatchNormalization
 from models.multibox import HeadNames, build_ssd, check_mode, preprocessed_input
 from ssd_encoder_decoder.anchors import AnchorSettings
 
@@ -130,7 +131,7 @@ def build_model(
         if stage > 1:
             x = layers.MaxPooling2D((2, 2), name=f"pool{stage - 1}")(x)
         x = convolution(filters, (kernel_size, kernel_size), name=f"conv{stage}")(x)
-        x = layers.BatchNormalization(axis=3, momentum=0.99, name=f"bn{stage}")(x)
+        x = BatchNormalization(axis=3, momentum=0.99, name=f"bn{stage}")(x)
         x = layers.ELU(name=f"elu{stage}")(x)
         if stage in _PREDICTOR_STAGES:
             feature_maps[str(stage)] = x
