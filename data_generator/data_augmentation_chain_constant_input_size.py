@@ -17,7 +17,8 @@ from data_generator.object_detection_2d_image_boxes_validation_utils import (
     ImageValidator,
 )
 from data_generator.photometric_distortion import PhotometricDistortion
-from data_generator.transformation import RandomChoice, TransformationChain
+from data_generator.random_transformation import RandomChoice
+from data_generator.transformation import TransformationChain
 
 
 class DataAugmentationConstantInputSize(RandomChoice):

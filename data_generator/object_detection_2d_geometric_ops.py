@@ -16,11 +16,8 @@ from data_generator.object_detection_2d_image_boxes_validation_utils import (
     BoxFilter,
     ImageValidator,
 )
-from data_generator.transformation import (
-    GeometricTransformation,
-    RandomChoice,
-    RandomTrials,
-)
+from data_generator.random_transformation import RandomChoice, RandomTrials
+from data_generator.transformation import GeometricTransformation
 from data_generator.window import Colour, WindowTransformation, fill_colour
 
 Format = Mapping[str, int] | None
@@ -273,7 +270,16 @@ class RandomTranslate(RandomTrials):
             ValueError: if a range is negative or the wrong way round, or an argument has the
                 wrong type.
         """
-        super().__init__(image_validator, n_trials_max, prob, labels_format, rng)
+        super().__init__(
+            image_validator,
+            n_trials_max,
+            prob,
+            clip_boxes,
+            box_filter,
+            background,
+            labels_format,
+            rng,
+        )
         for name, (least, largest) in (("dy_minmax", dy_minmax), ("dx_minmax", dx_minmax)):
             if not 0 <= least <= largest:
                 raise ValueError(
@@ -281,14 +287,12 @@ class RandomTranslate(RandomTrials):
                 )
         self.dy_minmax = dy_minmax
         self.dx_minmax = dx_minmax
-        self._edges = Translate(0, 0, clip_boxes, box_filter, background)
 
     def candidate(self, height: int, width: int, rng: np.random.Generator) -> Translate:
         """Draw a shift and a sign for each axis."""
         dy = rng.uniform(*self.dy_minmax) * rng.choice((-1, 1))
         dx = rng.uniform(*self.dx_minmax) * rng.choice((-1, 1))
-        edges = self._edges
-        return Translate(dy, dx, edges.clip_boxes, edges.box_filter, edges.background)
+        return Translate(dy, dx, **self.edges)
 
 
 class Scale(GeometricTransformation):
@@ -380,7 +384,16 @@ class RandomScale(RandomTrials):
         Raises:
             ValueError: unless 0 < min_factor <= max_factor, or if an argument has the wrong type.
         """
-        super().__init__(image_validator, n_trials_max, prob, labels_format, rng)
+        super().__init__(
+            image_validator,
+            n_trials_max,
+            prob,
+            clip_boxes,
+            box_filter,
+            background,
+            labels_format,
+            rng,
+        )
         if not 0 < min_factor <= max_factor:
             raise ValueError(
                 "The factors must satisfy 0 < min_factor <= max_factor; "
@@ -388,13 +401,10 @@ class RandomScale(RandomTrials):
             )
         self.min_factor = min_factor
         self.max_factor = max_factor
-        self._edges = Scale(1, clip_boxes, box_filter, background)
 
     def candidate(self, height: int, width: int, rng: np.random.Generator) -> Scale:
         """Draw a factor."""
-        factor = rng.uniform(self.min_factor, self.max_factor)
-        edges = self._edges
-        return Scale(factor, edges.clip_boxes, edges.box_filter, edges.background)
+        return Scale(rng.uniform(self.min_factor, self.max_factor), **self.edges)
 
 
 class Rotate(GeometricTransformation):

@@ -18,13 +18,12 @@ import cv2
 import numpy as np
 
 from data_generator.label_boxes import leave_unchanged
-from data_generator.transformation import (
+from data_generator.random_transformation import (
     RandomArgument,
     RandomChoice,
     RandomTransformation,
-    Transformation,
-    Transformed,
 )
+from data_generator.transformation import Transformation, Transformed
 
 HUE_STEPS = 180
 

@@ -1,4 +1,4 @@
-"""What all transformations share: how they are called, and how random ones find their arguments.
+"""What all transformations share: how they are called, and what comes out.
 
 A transformation is called in one of four ways, and whatever goes in comes out in the same order:
 
@@ -8,15 +8,15 @@ A transformation is called in one of four ways, and whatever goes in comes out i
     image, labels, inverter = t(image, labels, return_inverter=True)
 
 There are three kinds. A transformation with fixed arguments says what happens to the pixels and,
-if it is a `GeometricTransformation`, where the boxes go. A `RandomTransformation` draws one with
-fixed arguments for each image, and leaves the rest to it. A `TransformationChain` applies several
-in a row. Neither images nor labels that are handed in are ever modified.
+if it is a `GeometricTransformation`, where the boxes go. A `RandomTransformation` (see its module)
+draws one with fixed arguments for each image, and leaves the rest to it. A `TransformationChain`
+applies several in a row. Neither images nor labels that are handed in are ever modified.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,10 +32,7 @@ from data_generator.label_boxes import (
     leave_unchanged,
     move_labels,
 )
-from data_generator.object_detection_2d_image_boxes_validation_utils import (
-    BoxFilter,
-    ImageValidator,
-)
+from data_generator.object_detection_2d_image_boxes_validation_utils import BoxFilter
 
 
 class Transformed(NamedTuple):
@@ -123,7 +120,7 @@ class GeometricTransformation(Transformation):
             ValueError: if `box_filter` is neither None nor a `BoxFilter`.
         """
         super().__init__(labels_format)
-        _check_type("box_filter", box_filter, BoxFilter)
+        check_box_filter(box_filter)
         self.clip_boxes = clip_boxes
         self.box_filter = box_filter
 
@@ -187,186 +184,6 @@ class GeometricTransformation(Transformation):
         return Transformed(self.apply_image(image), labels, self.inverter(height, width))
 
 
-class RandomTransformation(Transformation):
-    """Apply, with a probability, a transformation that is drawn for each image."""
-
-    def __init__(
-        self,
-        prob: float = 1.0,
-        labels_format: Mapping[str, int] | None = None,
-        rng: np.random.Generator | int | None = None,
-    ):
-        """Set up the random part.
-
-        Arguments:
-            prob: The probability to act; otherwise image and labels stay as they are.
-            labels_format: Column positions by name.
-            rng: A generator or a seed, used where a call does not bring its own.
-
-        Raises:
-            ValueError: if `prob` is no probability.
-        """
-        super().__init__(labels_format)
-        if not 0 <= prob <= 1:
-            raise ValueError(f"`prob` must be a probability between 0 and 1; got {prob}.")
-        self.prob = prob
-        self.rng = np.random.default_rng(rng)
-
-    @abstractmethod
-    def draw(
-        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
-    ) -> Transformation | None:
-        """Draw the transformation to apply to an image of the given size.
-
-        Arguments:
-            height: Of the image, in pixels.
-            width: Of the image, in pixels.
-            labels: The labels of the image, or None.
-            rng: The generator to draw from.
-
-        Returns:
-            A transformation with fixed arguments, or None to leave the image alone.
-        """
-
-    def sample(
-        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
-    ) -> Transformation | None:
-        """Decide whether to act, then `draw`; arguments and result as there."""
-        if rng.random() < 1 - self.prob:
-            return None
-        transformation = self.draw(height, width, labels, rng)
-        if transformation is not None:
-            transformation.labels_format = self.labels_format
-        return transformation
-
-    def transform(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator | None
-    ) -> Transformed:
-        """Apply the transformation that the draw gives, if it gives one."""
-        rng = self.rng if rng is None else rng
-        transformation = self.sample(*image.shape[:2], labels, rng)
-        if transformation is None:
-            return Transformed(image, labels, leave_unchanged)
-        return transformation.transform(image, labels, rng)
-
-
-class RandomArgument(RandomTransformation):
-    """A transformation whose only argument is drawn uniformly from a range."""
-
-    def __init__(
-        self,
-        transformation: Callable[[float], Transformation],
-        lower: float,
-        upper: float,
-        prob: float = 0.5,
-        rng: np.random.Generator | int | None = None,
-    ):
-        """Set up the range.
-
-        Arguments:
-            transformation: Builds the transformation from the argument.
-            lower: The lowest argument.
-            upper: The highest argument.
-            prob: The probability to act.
-            rng: A generator or a seed, used where a call does not bring its own.
-
-        Raises:
-            ValueError: if the range is empty or `prob` is no probability.
-        """
-        super().__init__(prob, rng=rng)
-        if lower >= upper:
-            raise ValueError(f"`lower` must be below `upper`; got {lower} and {upper}.")
-        self.lower = lower
-        self.upper = upper
-        self._transformation = transformation
-
-    def draw(self, height, width, labels, rng):
-        """Draw the argument."""
-        return self._transformation(rng.uniform(self.lower, self.upper))
-
-
-class RandomChoice(RandomTransformation):
-    """One of several transformations, all equally probable."""
-
-    def __init__(
-        self,
-        transformations: Sequence[Transformation],
-        prob: float = 0.5,
-        labels_format: Mapping[str, int] | None = None,
-        rng: np.random.Generator | int | None = None,
-    ):
-        """Set up the choice.
-
-        Arguments:
-            transformations: What to choose from.
-            prob: The probability to act at all.
-            labels_format: Column positions by name.
-            rng: A generator or a seed, used where a call does not bring its own.
-
-        Raises:
-            ValueError: if `prob` is no probability.
-        """
-        super().__init__(prob, labels_format, rng)
-        self._transformations = list(transformations)
-
-    def draw(self, height, width, labels, rng):
-        """Choose."""
-        return self._transformations[rng.integers(len(self._transformations))]
-
-
-class RandomTrials(RandomTransformation):
-    """A geometric transformation that is drawn again until enough objects remain in the image."""
-
-    def __init__(
-        self,
-        image_validator: ImageValidator | None = None,
-        n_trials_max: int = 3,
-        prob: float = 0.5,
-        labels_format: Mapping[str, int] | None = None,
-        rng: np.random.Generator | int | None = None,
-    ):
-        """Set up the trials.
-
-        Arguments:
-            image_validator: Judges the boxes after the transformation, before they are filtered
-                and clipped. Without one, or without labels, the first draw counts.
-            n_trials_max: How many draws there are before giving up; at least one.
-            prob: The probability to act.
-            labels_format: Column positions by name.
-            rng: A generator or a seed, used where a call does not bring its own.
-
-        Raises:
-            ValueError: if `image_validator` is neither None nor an `ImageValidator`, or `prob`
-                is no probability.
-        """
-        super().__init__(prob, labels_format, rng)
-        _check_type("image_validator", image_validator, ImageValidator)
-        self.image_validator = image_validator
-        self.n_trials_max = n_trials_max
-
-    @abstractmethod
-    def candidate(
-        self, height: int, width: int, rng: np.random.Generator
-    ) -> GeometricTransformation | None:
-        """Draw one candidate for an image of the given size; None counts as a failed trial."""
-
-    def draw(self, height, width, labels, rng, bounds=None):
-        """Return the first candidate that is good enough, None if none is."""
-        for _ in range(max(1, self.n_trials_max)):
-            candidate = self.candidate(height, width, rng)
-            if candidate is None:
-                continue
-            if labels is None or self.image_validator is None:
-                return candidate
-            candidate.labels_format = self.labels_format
-            moved = candidate.move_labels(labels, height, width)
-            boxes = moved[:, box_columns(self.labels_format)]
-            size = candidate.output_size(height, width)
-            if self.image_validator.accepts(boxes, *size, rng, bounds):
-                return candidate
-        return None
-
-
 class TransformationChain(Transformation):
     """Several transformations, one after another."""
 
@@ -405,8 +222,9 @@ class TransformationChain(Transformation):
         return Transformed(image, labels, inverters)
 
 
-def _check_type(name: str, value: object, expected: type) -> None:
-    if value is not None and not isinstance(value, expected):
+def check_box_filter(box_filter: BoxFilter | None) -> None:
+    """Raise a ValueError unless `box_filter` is None or a `BoxFilter`."""
+    if not (box_filter is None or isinstance(box_filter, BoxFilter)):
         raise ValueError(
-            f"`{name}` must be None or a {expected.__name__}; got {type(value).__name__}."
+            f"`box_filter` must be None or a BoxFilter; got {type(box_filter).__name__}."
         )
