@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_generator.errors import AnnotationError
+import numpy as np
+from tqdm import tqdm
+
+from data_generator.errors import AnnotationError, DatasetError
 
 LABEL_COLUMNS = ("class_id", "xmin", "ymin", "xmax", "ymax")
 INVALID_BOX_POLICIES = ("keep", "drop", "raise")
@@ -257,3 +261,37 @@ def check_image_files(filenames: Sequence[str]) -> None:
             f"{len(missing)} of {len(filenames)} image files do not exist, the first is "
             f"{missing[0]!r}. Check the images folder, and the suffix and case of the names"
         )
+
+
+def label_array(labels: Sequence, where: str) -> np.ndarray:
+    """Turn the stored labels of an image into a new `(k, 5)` array, also for k = 0.
+
+    Integers stay integers (and are rounded to whole pixels by transformations that scale), other
+    numbers become float32.
+
+    Arguments:
+        labels: Rows of five numbers: lists, an array, or nothing.
+        where: The name of the image, for the error message.
+
+    Returns:
+        The array, which shares no memory with `labels`.
+
+    Raises:
+        DatasetError: They are not rows of five numbers.
+    """
+    array = np.array(labels)
+    if array.size == 0:
+        return np.zeros((0, 5), np.float32)
+    if array.ndim != 2 or array.shape[1] != 5 or array.dtype.kind not in "iuf":
+        raise DatasetError(
+            f"{where}: labels must be rows of five numbers, got an array of shape {array.shape} "
+            f"and type {array.dtype}"
+        )
+    # Unsigned coordinates would wrap around where a box is moved over the image's edge.
+    wanted = {"i": array.dtype, "u": np.int64, "f": np.float32}[array.dtype.kind]
+    return array.astype(wanted, copy=False)
+
+
+def progress(items: Iterable, title: str, verbose: bool, total: int | None = None) -> Iterable:
+    """Go through `items` with a progress bar on the standard output, or without one."""
+    return tqdm(items, desc=title, disable=not verbose, file=sys.stdout, total=total)

@@ -8,14 +8,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_generator.annotations import (
     LABEL_COLUMNS,
     BoxRules,
     ParsedDataset,
     class_map,
     describe_classes,
+    progress,
 )
 from data_generator.errors import AnnotationError
 
@@ -116,7 +115,7 @@ def _read_annotations(
         content, "annotations", path, "Files without ground truth need ground_truth_available=False"
     )
     title = f"Processing '{os.path.basename(path)}'"
-    for number, annotation in enumerate(tqdm(annotations, desc=title, disable=not verbose)):
+    for number, annotation in enumerate(progress(annotations, title, verbose)):
         where = f"{path}, annotations[{number}]"
         image_id = _value(annotation, "image_id", where)
         if image_id not in rows_of:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from lxml import etree
-from tqdm import tqdm
 
 from data_generator.annotations import (
     LABEL_COLUMNS,
@@ -16,6 +15,7 @@ from data_generator.annotations import (
     class_map,
     describe_classes,
     parse_number,
+    progress,
     read_text,
     remapped_names,
 )
@@ -107,7 +107,7 @@ def parse_voc(
     ):
         entries = read_image_set(image_set)
         title = f"Processing image set '{os.path.basename(image_set)}'"
-        for line, image_id in tqdm(entries, desc=title, disable=not verbose):
+        for line, image_id in progress(entries, title, verbose):
             dataset.filenames.append(find_image(images_dir, image_id))
             dataset.image_ids.append(image_id)
             if not has_labels:
