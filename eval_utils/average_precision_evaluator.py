@@ -37,7 +37,8 @@ class Evaluator(DetectionScorer):
             output; None means this order.
         gt_format: The columns of 'class_id', 'xmin', 'ymin', 'xmax' and 'ymax' in the labels; None
             means the `labels_format` of the data generator.
-        class_names: n_classes + 1 names, that of the background first, for reports and files.
+        class_names: n_classes + 1 names for reports, that of the background first; None means those
+            of the data generator.
 
     Raises:
         ValueError: if `n_classes`, `model_mode` or `class_names` is not as described.
@@ -189,7 +190,7 @@ class Evaluator(DetectionScorer):
             self.model,
             self.model_mode,
             self.n_classes,
-            class_id_column=self.pred_format["class_id"],
+            self.pred_format,
             confidence_thresh=decoding_confidence_thresh,
             iou_threshold=decoding_iou_threshold,
             top_k=decoding_top_k,
@@ -199,13 +200,14 @@ class Evaluator(DetectionScorer):
             img_width=img_width,
             border_pixels=decoding_border_pixels,
         )
-        transformations = input_transformations(data_generator_mode, img_height, img_width)
+        channels = getattr(self.data_generator, "image_channels", 3)
+        transformations = input_transformations(
+            data_generator_mode, img_height, img_width, channels
+        )
         detections = predict_images(
             detect, self.data_generator, transformations, batch_size, verbose
         )
-        self.prediction_results = collect_predictions(
-            detections, self.n_classes, self.pred_format, round_confidences
-        )
+        self.prediction_results = collect_predictions(detections, self.n_classes, round_confidences)
         return self.prediction_results if ret else None
 
     def write_predictions_to_txt(
@@ -217,8 +219,8 @@ class Evaluator(DetectionScorer):
         """Write the predictions to one text file for each class, in the format of Pascal VOC.
 
         Arguments:
-            classes: n_classes + 1 class names, that of the background first. None: the names the
-                evaluator was made with, or else class ids in four digits.
+            classes: n_classes + 1 class names, that of the background first, which become part of
+                the file names; None: class ids in four digits.
             out_file_prefix: Folder and first part of the file names.
             verbose: Whether to print what is written.
 
@@ -226,7 +228,6 @@ class Evaluator(DetectionScorer):
             ValueError: if there are no predictions yet, or not the right number of names.
         """
         self._require("prediction_results", "predict_on_dataset")
-        names = self.class_names if classes is None else classes
-        paths = write_predictions(self.prediction_results, out_file_prefix, names)
+        paths = write_predictions(self.prediction_results, out_file_prefix, classes)
         if verbose:
             print(f"Wrote the predictions of {len(paths)} classes to {out_file_prefix}*.txt")

@@ -46,7 +46,8 @@ class DetectionScorer:
             and `eval_neutral`. They are read when a stage needs them, and never changed.
         gt_format: The columns of 'class_id', 'xmin', 'ymin', 'xmax' and 'ymax' in the labels; None
             means the `labels_format` of the data generator if it has one, or else this order.
-        class_names: n_classes + 1 names for reports, that of the background first.
+        class_names: n_classes + 1 names for reports, that of the background first; None means the
+            `class_names` of the data generator if it has as many, or else the class ids.
 
     Raises:
         ValueError: if `n_classes` or `class_names` is not as described.
@@ -73,7 +74,8 @@ class DetectionScorer:
         self.gt_format = dict(
             gt_format or getattr(data_generator, "labels_format", None) or GT_FORMAT
         )
-        self.class_names = class_names
+        known_names = class_names or getattr(data_generator, "class_names", None) or ()
+        self.class_names = list(known_names) if len(known_names) == n_classes + 1 else None
 
         self.prediction_results: list[list[Prediction]] | None = None
         self.num_gt_per_class: np.ndarray | None = None

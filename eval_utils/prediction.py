@@ -6,7 +6,7 @@ import inspect
 import itertools
 import math
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -16,12 +16,15 @@ from data_generator.object_detection_2d_geometric_ops import Resize
 from data_generator.object_detection_2d_misc_utils import apply_inverse_transforms
 from data_generator.object_detection_2d_patch_sampling_ops import RandomPadFixedAR
 from data_generator.object_detection_2d_photometric_ops import ConvertTo3Channels
+from eval_utils.ground_truth import BOX_KEYS
 from ssd_encoder_decoder.ssd_output_decoder import decode_detections
 
 MODEL_MODES = ("training", "inference", "inference_fast")
 
 
-def input_transformations(mode: str, img_height: int, img_width: int) -> list[Callable]:
+def input_transformations(
+    mode: str, img_height: int, img_width: int, img_channels: int | None = 3
+) -> list[Callable]:
     """List what happens to an image on its way into the model.
 
     Arguments:
@@ -29,6 +32,8 @@ def input_transformations(mode: str, img_height: int, img_width: int) -> list[Ca
             the input's aspect ratio first, so that objects keep their proportions.
         img_height: The height of the model's input in pixels.
         img_width: The width of the model's input in pixels.
+        img_channels: The `image_channels` the data generator reads. One channel stays one channel;
+            everything else becomes RGB.
 
     Returns:
         Transformations for `DataGenerator.generate`.
@@ -38,8 +43,11 @@ def input_transformations(mode: str, img_height: int, img_width: int) -> list[Ca
     """
     if mode not in ("resize", "pad"):
         raise ValueError(f"`data_generator_mode` must be 'resize' or 'pad'; got {mode!r}.")
-    padding = [RandomPadFixedAR(patch_aspect_ratio=img_width / img_height)] if mode == "pad" else []
-    return [ConvertTo3Channels(), *padding, Resize(height=img_height, width=img_width)]
+    transformations = [] if img_channels == 1 else [ConvertTo3Channels()]
+    if mode == "pad":
+        # Where an image ends up on its canvas is random; a seed makes evaluations repeatable.
+        transformations.append(RandomPadFixedAR(img_width / img_height, rng=0))
+    return [*transformations, Resize(height=img_height, width=img_width)]
 
 
 def predict_images(
@@ -53,15 +61,15 @@ def predict_images(
 
     Arguments:
         predict: Turns a batch of images `(batch, height, width, channels)` into one array of
-            detections `(k, 6)` for each image, in pixels of the model's input.
+            detections for each image, see `make_detection_function`.
         data_generator: The data set. It is not changed.
         transformations: See `input_transformations`.
         batch_size: The number of images for one call of `predict`; the last batch may be smaller.
         verbose: Whether to show a progress bar.
 
     Yields:
-        (image id, detections) for each image; the boxes are in pixels of the original image and
-        not rounded. In a data set without image ids, images count from 0.
+        (image id, `(k, 6)` detections) for each image; the boxes are in pixels of the original
+        image and not rounded. In a data set without image ids, images count from 0.
 
     Raises:
         ValueError: if the data set is empty or `batch_size` is not positive.
@@ -90,10 +98,41 @@ def predict_images(
     )
     running_number = itertools.count()
     for images, image_ids, inverters in progress:
-        detections = apply_inverse_transforms(list(predict(images)), inverters)
+        # The data generator has told its transformations the column order of its labels.
+        labels_format = transformations[-1].labels_format
+        detections = to_original_images(predict(images), inverters, labels_format)
         if image_ids is None:
             image_ids = list(itertools.islice(running_number, len(images)))
         yield from zip(image_ids, detections, strict=True)
+
+
+def to_original_images(
+    detections: Sequence[np.ndarray],
+    inverters: Sequence[Sequence[Callable]],
+    labels_format: Mapping[str, int],
+) -> list[np.ndarray]:
+    """Undo for detected boxes what the transformations did to their images.
+
+    Arguments:
+        detections: For each image `(k, 6)` rows (class_id, confidence, xmin, ymin, xmax, ymax).
+        inverters: For each image the inverters of its transformations, in order of application.
+        labels_format: The columns of a box in the labels. Inverters look for the coordinates of a
+            prediction one column further on, whatever order its other columns have.
+
+    Returns:
+        Float64 arrays of the same shapes, with boxes in pixels of the original images.
+    """
+    columns = [labels_format[key] + 1 for key in BOX_KEYS]
+    in_label_order = []
+    for rows in detections:
+        moved = np.zeros((len(rows), 6))
+        moved[:, columns] = rows[:, 2:]
+        in_label_order.append(moved)
+    originals = apply_inverse_transforms(in_label_order, inverters)
+    return [
+        np.column_stack([rows[:, :2], original[:, columns]])
+        for rows, original in zip(detections, originals, strict=True)
+    ]
 
 
 def quiet_predict(model: object) -> Callable[[np.ndarray], np.ndarray]:
@@ -112,7 +151,7 @@ def make_detection_function(
     model: object,
     model_mode: str,
     n_classes: int,
-    class_id_column: int = 0,
+    pred_format: Mapping[str, int],
     **decoding: object,
 ) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Make the function from a batch of images to one array of detections for each image.
@@ -122,26 +161,30 @@ def make_detection_function(
         model_mode: ``'training'`` if the output is raw and must be decoded, ``'inference'`` or
             ``'inference_fast'`` if the model decodes it itself.
         n_classes: The number of positive classes.
-        class_id_column: The column of a decoded output that holds the class id. Models pad their
-            output with rows of class 0; these are dropped.
+        pred_format: The column of 'class_id', 'conf', 'xmin', 'ymin', 'xmax' and 'ymax' in the
+            output of a model that decodes. Rows of class 0, with which it is padded, are dropped.
         decoding: Arguments of `decode_detections` for ``'training'``.
 
     Returns:
-        The function; it raises a ValueError if the model's output does not suit `model_mode`.
+        The function. It returns `(k, 6)` arrays (class_id, confidence, xmin, ymin, xmax, ymax) with
+        boxes in pixels of the model's input, and raises a ValueError if the model's output does not
+        suit `model_mode`.
     """
     predict = quiet_predict(model)
+    columns = [pred_format[key] for key in ("class_id", "conf", *BOX_KEYS)]
 
-    def detect_raw(images: np.ndarray) -> list[np.ndarray]:
+    def decode_here(images: np.ndarray) -> list[np.ndarray]:
         y_pred = predict(images)
         _check_output(y_pred, n_classes + 1 + 12, model_mode, n_classes)
         return decode_detections(y_pred, **decoding)
 
-    def detect_decoded(images: np.ndarray) -> list[np.ndarray]:
-        y_pred = predict(images).astype(np.float64)
+    def drop_padding(images: np.ndarray) -> list[np.ndarray]:
+        y_pred = predict(images)
         _check_output(y_pred, 6, model_mode, n_classes)
-        return [rows[rows[:, class_id_column] != 0] for rows in y_pred]
+        y_pred = y_pred[:, :, columns]
+        return [rows[rows[:, 0] != 0] for rows in y_pred]
 
-    return detect_raw if model_mode == "training" else detect_decoded
+    return decode_here if model_mode == "training" else drop_padding
 
 
 def _check_output(y_pred: np.ndarray, n_columns: int, model_mode: str, n_classes: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from eval_utils.ground_truth import BOX_KEYS, image_key
+from eval_utils.ground_truth import image_key
 
 # (image_id, confidence, xmin, ymin, xmax, ymax), the box in pixels of the original image.
 Prediction = tuple[Hashable, float, float, float, float, float]
@@ -16,7 +17,6 @@ Prediction = tuple[Hashable, float, float, float, float, float]
 def collect_predictions(
     detections: Iterable[tuple[Hashable, np.ndarray]],
     n_classes: int,
-    pred_format: Mapping[str, int] | None = None,
     round_confidences: int | bool = False,
 ) -> list[list[Prediction]]:
     """Sort the detections of all images by class.
@@ -25,10 +25,9 @@ def collect_predictions(
     ``evaluator.prediction_results = collect_predictions(zip(image_ids, detections), n_classes)``.
 
     Arguments:
-        detections: Pairs (image id, `(k, 6)` array of detections in pixels of the original image).
+        detections: Pairs (image id, `(k, 6)` array of class_id, confidence, xmin, ymin, xmax, ymax
+            in pixels of the original image).
         n_classes: The number of positive classes.
-        pred_format: The column of 'class_id', 'conf', 'xmin', 'ymin', 'xmax' and 'ymax'; None means
-            this very order.
         round_confidences: The number of decimals to round confidences to; False: do not round.
 
     Returns:
@@ -38,13 +37,11 @@ def collect_predictions(
     Raises:
         ValueError: if a class id is not one of 1 to `n_classes`.
     """
-    keys = ("class_id", "conf", *BOX_KEYS)
-    columns = [pred_format[key] for key in keys] if pred_format else list(range(len(keys)))
     results: list[list[Prediction]] = [[] for _ in range(n_classes + 1)]
     for image_id, boxes in detections:
         if len(boxes) == 0:
             continue
-        rows = np.asarray(boxes, dtype=np.float64)[:, columns]
+        rows = np.array(boxes, dtype=np.float64)
         if round_confidences:
             rows[:, 1] = np.round(rows[:, 1], round_confidences)
         for class_id, *values in rows.tolist():
@@ -79,7 +76,7 @@ def prediction_arrays(
             "A prediction must be (image_id, confidence, xmin, ymin, xmax, ymax); "
             f"got {next(p for p in predictions if len(p) != 6)!r}."
         )
-    image_ids, *columns = zip(*predictions, strict=True)
+    image_ids = [prediction[0] for prediction in predictions]
     # Far fewer images than predictions: look every image up once.
     numbers = {image_id: image_numbers.get(image_key(image_id)) for image_id in set(image_ids)}
     unknown = [image_id for image_id, number in numbers.items() if number is None]
@@ -89,8 +86,12 @@ def prediction_arrays(
             f"example {unknown[0]!r}: do predictions and data set belong together?"
         )
     images = np.fromiter(map(numbers.__getitem__, image_ids), dtype=np.intp, count=len(image_ids))
-    confidences, *box = np.array(columns, dtype=np.float64)
-    return images, confidences, np.stack(box, axis=-1)
+    values = np.fromiter(
+        itertools.chain.from_iterable(prediction[1:] for prediction in predictions),
+        dtype=np.float64,
+        count=5 * len(predictions),
+    ).reshape(-1, 5)
+    return images, values[:, 0], values[:, 1:]
 
 
 def write_predictions(

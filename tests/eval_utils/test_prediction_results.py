@@ -28,12 +28,6 @@ def test_confidences_are_rounded_on_request():
     ]
 
 
-def test_columns_follow_the_prediction_format():
-    pred_format = {"xmin": 0, "ymin": 1, "xmax": 2, "ymax": 3, "conf": 4, "class_id": 5}
-    detections = [("a", np.array([[1, 2, 3, 4, 0.5, 2]]))]
-    assert collect_predictions(detections, 2, pred_format)[2] == [("a", 0.5, 1.0, 2.0, 3.0, 4.0)]
-
-
 @pytest.mark.parametrize("class_id", [0, 3, 1.5, -1, np.nan])
 def test_a_class_id_out_of_range_is_named(class_id):
     with pytest.raises(ValueError, match=f"image 'a' has the class id {class_id}.*n_classes = 2"):
