@@ -176,7 +176,8 @@ def _number(value: object) -> float:
 def _epochs(columns: dict[str, np.ndarray]) -> np.ndarray:
     """Number the epochs from 1, as Keras prints them; `CSVLogger` counts from 0."""
     if "epoch" in columns:
-        return columns["epoch"] + 1
+        counts_from_zero = np.nanmin(columns["epoch"]) == 0
+        return columns["epoch"] + counts_from_zero
     return np.arange(1, 1 + max(len(values) for values in columns.values()))
 
 

@@ -35,6 +35,11 @@ def test_a_history_file_of_keras_becomes_three_panels(tmp_path):
     assert cv2.imread(str(tmp_path / "plots" / "history.png")).std() > 0
 
 
+def test_epochs_that_count_from_one_are_kept():
+    (axis,) = plot_history({"epoch": [1, 2, 4], "loss": [3, 2, 1]}).axes
+    assert lines_of(axis) == {"loss": [[1, 3], [2, 2], [4, 1]]}
+
+
 def test_training_and_validation_share_a_colour():
     history = {"loss": [3, 2], "val_loss": [4, 3], "conf_loss": [2, 1], "val_conf_loss": [2, 2]}
     (axis,) = plot_history(history).axes
