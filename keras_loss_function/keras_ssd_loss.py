@@ -152,9 +152,7 @@ class SSDLoss(keras.losses.Loss):
         above = losses > threshold
         tied = ops.cast(losses == threshold, "int32")
         room = k - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
-        kept = ops.logical_or(
-            above, ops.logical_and(tied > 0, ops.cumsum(tied, axis=-1) <= room)
-        )
+        kept = ops.logical_or(above, ops.logical_and(tied > 0, ops.cumsum(tied, axis=-1) <= room))
         kept = ops.logical_and(kept, k > 0)
         return ops.reshape(ops.cast(kept, "float32"), shape)
 

@@ -325,7 +325,7 @@ class SSDInputEncoder:
 
     def _encode_image(self, target: np.ndarray, labels: np.ndarray) -> None:
         """Write the classes and offsets of one image's objects into its `(n_boxes, ...)` target."""
-        similarities = self._similarities(labels[:, 1:])  # (k, n_boxes)
+        similarities = self.similarities(labels[:, 1:])  # (k, n_boxes)
 
         # First every object gets its best anchor, so that none goes without.
         matches = match_bipartite_greedy(similarities, self.min_bipartite_iou)
@@ -353,9 +353,16 @@ class SSDInputEncoder:
             self.coords,
         )
 
-    def _similarities(self, boxes: np.ndarray) -> np.ndarray:
-        """IoU of `(k, 4)` boxes (corners, pixels) with all anchors: float32 `(k, n_boxes)`."""
-        edges = boxes.astype(np.float32)[:, :, np.newaxis]  # (k, 4, 1)
+    def similarities(self, boxes: np.ndarray) -> np.ndarray:
+        """Compute the IoU of boxes with all anchors, which is what matching goes by.
+
+        Arguments:
+            boxes: `(k, 4)` boxes as (xmin, ymin, xmax, ymax) in pixels.
+
+        Returns:
+            float32 `(k, n_boxes)`.
+        """
+        edges = np.asarray(boxes, np.float32)[:, :, np.newaxis]  # (k, 4, 1)
         xmin, ymin, xmax, ymax = self._anchor_edges
         widths = np.minimum(edges[:, 2], xmax)
         widths -= np.maximum(edges[:, 0], xmin)
