@@ -66,6 +66,9 @@ class ImageDataset(Protocol):
     def describe(self, index: int) -> str:
         """Name an entry, for messages."""
 
+    def check(self) -> None:
+        """Raise a `DatasetError` if there are no images, or lists of another length."""
+
 
 @dataclass
 class Sample:
@@ -111,7 +114,7 @@ class BatchMaker:
         seed: int | None = None,
         on_image_error: str = "raise",
     ):
-        check_dataset(dataset)
+        dataset.check()
         _check_choice("degenerate_box_handling", degenerate_box_handling, DEGENERATE_BOX_HANDLING)
         _check_choice("on_image_error", on_image_error, ON_IMAGE_ERROR)
         self.dataset = dataset
@@ -382,26 +385,6 @@ def stack_images(samples: Sequence[Sample], describe: Callable[[int], str]) -> n
                 "where channels differ)"
             )
     return np.stack([sample.image for sample in samples])
-
-
-def check_dataset(dataset: ImageDataset) -> None:
-    """Check that there are images, and that all lists have one entry per image.
-
-    Raises:
-        DatasetError: They have not.
-    """
-    if dataset.dataset_size == 0:
-        raise DatasetError(
-            "Cannot generate batches, because no data set is loaded: pass filenames or "
-            "hdf5_dataset_path to the constructor, or call one of the parsers"
-        )
-    for name in ("filenames", "labels", "image_ids", "eval_neutral"):
-        entries = getattr(dataset, name)
-        if entries is not None and len(entries) != dataset.dataset_size:
-            raise DatasetError(
-                f"{name} has {len(entries)} entries, but the data set has "
-                f"{dataset.dataset_size} images: there must be one entry per image"
-            )
 
 
 def _check_returns(returns: Collection[str]) -> frozenset[str]:

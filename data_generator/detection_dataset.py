@@ -202,6 +202,25 @@ class DetectionDataset:
             return f"image {self.image_ids[index]!r}"
         return f"image number {index}"
 
+    def check(self) -> None:
+        """Check that there are images, and that all lists have one entry per image.
+
+        Raises:
+            DatasetError: They have not.
+        """
+        if self.dataset_size == 0:
+            raise DatasetError(
+                "No data set is loaded: pass filenames or hdf5_dataset_path to the constructor, or "
+                "call one of the parsers"
+            )
+        for name in ("filenames", "labels", "image_ids", "eval_neutral"):
+            entries = getattr(self, name)
+            if entries is not None and len(entries) != self.dataset_size:
+                raise DatasetError(
+                    f"{name} has {len(entries)} entries, but the data set has "
+                    f"{self.dataset_size} images: there must be one entry per image, or None"
+                )
+
     def create_hdf5_dataset(
         self,
         file_path: str | os.PathLike = "dataset.h5",
@@ -221,12 +240,11 @@ class DetectionDataset:
             verbose: Show progress.
 
         Raises:
-            DatasetError: No data set is loaded.
+            DatasetError: No data set is loaded, or its lists differ in length.
             ImageReadError: An image file cannot be read.
             ValueError: `resize` is neither False nor two numbers.
         """
-        if self.dataset_size == 0:
-            raise DatasetError("Cannot create an HDF5 data set, because no data set is loaded")
+        self.check()
         transformation = None
         if resize:
             if resize is True or len(resize) != 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from lxml import etree
@@ -197,14 +198,15 @@ def _read_xml(path: str | os.PathLike) -> etree._Element:
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
     try:
-        tree = etree.parse(os.fspath(path), parser)
+        root = etree.fromstring(Path(path).read_bytes(), parser)
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot read the annotation ({error.strerror})") from error
     except etree.XMLSyntaxError as error:
         raise AnnotationError(f"{path}: not well-formed XML: {error.msg}") from error
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot read the annotation file ({error})") from error
-    if tree.docinfo.internalDTD is not None and any(tree.docinfo.internalDTD.iterentities()):
+    document_type = root.getroottree().docinfo.internalDTD
+    if document_type is not None and any(document_type.iterentities()):
         raise AnnotationError(f"{path}: the file declares XML entities, which are not allowed")
-    return tree.getroot()
+    return root
 
 
 def _read_box(element: etree._Element, where: str) -> tuple:

@@ -1,0 +1,182 @@
+"""What a data set consists of: lists given directly, lists in files, images, HDF5 files."""
+
+from __future__ import annotations
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from data_generator.detection_dataset import DetectionDataset
+from data_generator.errors import AnnotationError, DatasetError
+from data_generator.image_reading import ImageReadError
+from data_generator.object_detection_2d_geometric_ops import Resize
+
+LABELS = [[[1, 2, 3, 10, 12], [2, 0, 0, 5, 5]], []]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return the paths of two images: 20 x 30 and 16 x 24 pixels."""
+    paths = []
+    for name, (height, width) in (("a.png", (20, 30)), ("b.png", (16, 24))):
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / name), image)
+        paths.append(str(tmp_path / name))
+    return paths
+
+
+def test_nothing_loaded():
+    dataset = DetectionDataset()
+    assert dataset.dataset_size == dataset.get_dataset_size() == 0
+    assert dataset.get_dataset() == (None, None, None, None)
+    assert dataset.hdf5_dataset is dataset.images is dataset.class_names is None
+    with pytest.raises(DatasetError, match="No data set is loaded: pass filenames or hdf5"):
+        dataset.check()
+    with pytest.raises(DatasetError, match="No data set is loaded"):
+        dataset.create_hdf5_dataset("unused.h5")
+
+
+def test_lists_are_kept_as_they_are(files):
+    lists = [files, LABELS, ["a", "b"], [[True, False], []]]
+    dataset = DetectionDataset(
+        filenames=lists[0], labels=lists[1], image_ids=lists[2], eval_neutral=lists[3]
+    )
+    assert all(a is b for a, b in zip(dataset.get_dataset(), lists, strict=True))
+    assert dataset.dataset_size == 2
+    assert dataset.dataset_indices.tolist() == [0, 1]
+    assert dataset.dataset_indices.dtype == np.int32
+    assert [dataset.get_image(i).shape for i in range(2)] == [(20, 30, 3), (16, 24, 3)]
+
+
+def test_filenames_in_a_text_file(tmp_path, files):
+    (tmp_path / "names.txt").write_text("a.png\n\n b.png \n")
+    names = str(tmp_path / "names.txt")
+    assert DetectionDataset(filenames=names, images_dir=str(tmp_path)).filenames == files
+    assert DetectionDataset(filenames=names).filenames == ["a.png", "b.png"]
+    with pytest.raises(AnnotationError, match="none.txt: cannot read the list of filenames"):
+        DetectionDataset(filenames="none.txt")
+
+
+def test_saved_lists_can_be_loaded(tmp_path, files):
+    dataset = DetectionDataset(filenames=files, labels=LABELS, image_ids=[1, 2])
+    paths = {name: str(tmp_path / f"{name}.pkl") for name in ("filenames", "labels", "image_ids")}
+    dataset.save_dataset(paths["filenames"], paths["labels"], paths["image_ids"])
+    loaded = DetectionDataset(filenames_type="pickle", **paths)
+    assert loaded.get_dataset() == (files, LABELS, [1, 2], None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"filenames": 5}, "filenames must be a list or tuple .*got int"),
+        ({"labels": np.zeros((2, 5))}, "labels must be a list or tuple .*got ndarray"),
+        ({"image_ids": {1, 2}}, "image_ids must be a list or tuple .*got set"),
+        ({"filenames": "a", "filenames_type": "csv"}, "'text' or 'pickle', got 'csv'"),
+        ({"labels_output_format": ("class_id", "x", "y", "w", "h")}, "must be a permutation of"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DetectionDataset(**arguments)
+
+
+def test_a_pickle_of_something_else(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="labels must be a list or tuple .*got dict"):
+        DetectionDataset(labels=str(tmp_path / "a.pkl"))
+
+
+def test_label_columns():
+    dataset = DetectionDataset(labels_output_format=["xmin", "ymin", "xmax", "ymax", "class_id"])
+    assert dataset.labels_format == {"class_id": 4, "xmin": 0, "ymin": 1, "xmax": 2, "ymax": 3}
+
+
+def test_images_in_memory_are_not_handed_out(files, capsys):
+    dataset = DetectionDataset(True, filenames=files, verbose=False)
+    assert capsys.readouterr() == ("", "")
+    assert [image.shape for image in dataset.images] == [(20, 30, 3), (16, 24, 3)]
+    before = dataset.images[0].copy()
+    dataset.get_image(0)[:] = 0
+    np.testing.assert_array_equal(dataset.images[0], before)
+    dataset.dataset_indices = np.array([1, 0], np.int32)
+    assert dataset.get_image(0).shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize(("channels", "last"), [(3, 3), (1, 1), (None, 3)])
+def test_image_channels(files, channels, last):
+    assert DetectionDataset(filenames=files, image_channels=channels).get_image(0).shape[2] == last
+
+
+def test_missing_images_are_named(files):
+    dataset = DetectionDataset(filenames=[*files, "none.jpg"])
+    with pytest.raises(ImageReadError, match="none.jpg"):
+        dataset.get_image(2)
+
+
+@pytest.mark.parametrize("name", ["labels", "image_ids", "eval_neutral"])
+def test_lists_of_different_length(files, name):
+    dataset = DetectionDataset(filenames=files, **{name: [[]]})
+    with pytest.raises(DatasetError, match=f"{name} has 1 entries, but the data set has 2 images"):
+        dataset.check()
+
+
+def test_entries_have_names(tmp_path, files):
+    dataset = DetectionDataset(filenames=files, image_ids=["x", 7])
+    assert dataset.describe(1) == files[1]
+    dataset.filenames = None
+    assert dataset.describe(1) == "image 7"
+    dataset.image_ids = None
+    assert dataset.describe(1) == "image number 1"
+
+
+def test_hdf5_takes_over_and_is_read_back(tmp_path, files):
+    dataset = DetectionDataset(filenames=files, labels=LABELS, image_ids=[5, 6])
+    images = [dataset.get_image(i) for i in range(2)]
+    path = str(tmp_path / "a.h5")
+    dataset.create_hdf5_dataset(path, verbose=False)
+    assert dataset.hdf5_dataset is not None
+    assert dataset.get_dataset() == (files, LABELS, [5, 6], None)
+
+    loaded = DetectionDataset(hdf5_dataset_path=path)
+    assert loaded.filenames is loaded.eval_neutral is loaded.images is None
+    assert loaded.image_ids == [5, 6]
+    assert loaded.dataset_size == 2
+    in_memory = DetectionDataset(True, hdf5_dataset_path=path, verbose=False)
+    for source in (dataset, loaded, in_memory):
+        for i, image in enumerate(images):
+            np.testing.assert_array_equal(source.get_image(i), image)
+    loaded.create_hdf5_dataset(path, verbose=False)  # over the file that it is read from
+    np.testing.assert_array_equal(loaded.get_image(1), images[1])
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("columns", [(0, 1, 2, 3, 4), (1, 2, 3, 4, 0)])
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+def test_resized_cache_equals_resizing_later(tmp_path, files, in_memory, columns, dtype):
+    labels = [np.array(boxes, dtype).reshape(-1, 5)[:, columns] for boxes in LABELS]
+    names = np.array(["class_id", "xmin", "ymin", "xmax", "ymax"])[list(columns)].tolist()
+    dataset = DetectionDataset(
+        in_memory, filenames=files, labels=labels, labels_output_format=names, verbose=False
+    )
+    resize = Resize(10, 50, labels_format=dataset.labels_format)
+    expected = [resize(dataset.get_image(i), labels[i]) for i in range(2)]
+
+    dataset.create_hdf5_dataset(tmp_path / "a.h5", resize=(10, 50), verbose=False)
+    assert not dataset.hdf5_dataset.attrs["variable_image_size"]
+    loaded = DetectionDataset(hdf5_dataset_path=tmp_path / "a.h5", labels_output_format=names)
+    for source in (dataset, loaded):
+        for i, (image, boxes) in enumerate(expected):
+            np.testing.assert_array_equal(source.get_image(i), image)
+            np.testing.assert_allclose(source.labels[i], boxes, rtol=1e-6)
+            assert source.labels[i].shape[1] == 5
+    assert labels[0][0, columns.index(3)] == 10, "the labels handed in must not change"
+
+
+@pytest.mark.parametrize("resize", [True, (300,), (1, 2, 3)])
+def test_wrong_size(tmp_path, files, resize):
+    dataset = DetectionDataset(filenames=files)
+    with pytest.raises(ValueError, match=r"resize must be False or \(height, width\), got"):
+        dataset.create_hdf5_dataset(tmp_path / "a.h5", resize=resize)
+    assert not (tmp_path / "a.h5").exists()

@@ -1,0 +1,123 @@
+"""HDF5 data sets: whatever goes in comes out, and files of the original library can be read."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from data_generator.errors import DatasetError
+from data_generator.hdf5_dataset import (
+    open_hdf5_dataset,
+    read_hdf5_content,
+    read_hdf5_image,
+    write_hdf5_dataset,
+)
+
+COLUMNS = ("class_id", "xmin", "ymin", "xmax", "ymax")
+OTHER_COLUMNS = ("xmin", "ymin", "xmax", "ymax", "class_id")
+
+
+def make_images() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    shapes = [(4, 6, 3), (5, 3, 3), (2, 2, 1)]
+    return [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+
+
+def make_labels(dtype) -> list[np.ndarray]:
+    boxes = np.array([[1, 2.25, 3, 4, 5.5], [20, 1, 2, 3, 4]])
+    return [boxes.astype(dtype), np.zeros((0, 5), np.float32), boxes[:1].astype(dtype)]
+
+
+def roundtrip(path, labels, columns=COLUMNS, **kwargs):
+    images = make_images()
+    write_hdf5_dataset(path, zip(images, labels, strict=True), 3, **kwargs)
+    with open_hdf5_dataset(path) as file:
+        for i, image in enumerate(images):
+            np.testing.assert_array_equal(read_hdf5_image(file, i), image)
+            assert read_hdf5_image(file, i).dtype == np.uint8
+        return read_hdf5_content(file, columns)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"), [(np.int64, np.int32), (np.int32, np.int32), (np.float32, np.float32)]
+)
+def test_labels_keep_their_fractions_and_empty_ones_their_columns(tmp_path, dtype, stored):
+    labels = make_labels(dtype)
+    content = roundtrip(tmp_path / "a.h5", labels)
+    assert [array.dtype for array in content.labels] == [stored] * 3
+    for found, expected in zip(content.labels, labels, strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("ids", [["000012", "ä b", ""], ["1", "02", "3"], [1, 139, 7000]])
+def test_image_ids_come_back_as_they_were(tmp_path, ids):
+    content = roundtrip(tmp_path / "a.h5", [None] * 3, image_ids=ids)
+    assert content.image_ids == ids
+    assert [type(image_id) for image_id in content.image_ids] == [type(ids[0])] * 3
+    assert content.labels is content.eval_neutral is content.class_names is None
+
+
+def test_marks_and_names(tmp_path):
+    marks = [[True, False], [], [False]]
+    names = ["background", "Straße"]
+    path = tmp_path / "a.h5"
+    content = roundtrip(path, make_labels(int), eval_neutral=marks, class_names=names)
+    assert content.eval_neutral == marks
+    assert content.class_names == names
+
+
+def test_labels_in_another_order_of_columns(tmp_path):
+    labels = make_labels(int)
+    content = roundtrip(tmp_path / "a.h5", labels, OTHER_COLUMNS, labels_output_format=COLUMNS)
+    np.testing.assert_array_equal(content.labels[0], labels[0][:, [1, 2, 3, 4, 0]])
+    assert content.labels[1].shape == (0, 5)
+
+
+def test_an_interrupted_run_leaves_the_older_file(tmp_path):
+    path = tmp_path / "a.h5"
+    roundtrip(path, make_labels(int))
+    before = path.read_bytes()
+
+    def entries():
+        yield make_images()[0], make_labels(int)[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_hdf5_dataset(path, entries(), 3)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_file_of_the_original_library(tmp_path):
+    """Label shapes (0, 0), int32 labels, no attributes beyond the four."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("has_labels", "has_image_ids", "variable_image_size"):
+            file.attrs[name] = np.bool_(True)
+        file.attrs["has_eval_neutral"] = np.bool_(False)
+        for name, base in (("images", np.uint8), ("labels", np.int32)):
+            file.create_dataset(name, (2,), h5py.vlen_dtype(base))
+        file["image_shapes"] = np.array([[1, 2, 3], [2, 1, 3]], np.int32)
+        file["label_shapes"] = np.array([[2, 5], [0, 0]], np.int32)
+        file.create_dataset("image_ids", (2,), h5py.string_dtype())[:] = ["000001", "17"]
+        for i in range(2):
+            file["images"][i] = np.arange(6, dtype=np.uint8)
+        file["labels"][0] = np.arange(10, dtype=np.int32)
+    with open_hdf5_dataset(tmp_path / "a.h5") as file:
+        content = read_hdf5_content(file, OTHER_COLUMNS)  # columns are taken as they are
+        np.testing.assert_array_equal(content.labels[0], np.arange(10).reshape(2, 5))
+        assert content.labels[1].shape == (0, 5)
+        assert content.image_ids == ["000001", "17"]
+        np.testing.assert_array_equal(read_hdf5_image(file, 1), np.arange(6).reshape(2, 1, 3))
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(DatasetError, match="none.h5: cannot open this HDF5 data set"):
+        open_hdf5_dataset(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(DatasetError, match="text.h5: cannot open this HDF5 data set"):
+        open_hdf5_dataset(tmp_path / "text.h5")
+    h5py.File(tmp_path / "other.h5", "w").close()
+    with pytest.raises(DatasetError, match=r"other.h5: not an image data set: it has no \['images"):
+        open_hdf5_dataset(tmp_path / "other.h5")
