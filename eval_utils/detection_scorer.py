@@ -193,7 +193,7 @@ class DetectionScorer:
         nothing = np.zeros(0, dtype=bool)
         flags = [(nothing, nothing)]
         for class_id, predictions in enumerate(self.prediction_results[1:], start=1):
-            if verbose and not predictions:
+            if verbose and len(predictions) == 0:
                 print(f"No predictions for class {self._name(class_id)}.")
             images, confidences, boxes = prediction_arrays(predictions, ground_truth.image_numbers)
             ranking = np.argsort(-confidences, kind=sorting_algorithm)

@@ -65,6 +65,8 @@ MATCHING = [
         {"iou_threshold": 0.5},
         "TF",
     ),
+    ("the closest object, not the first", [(0, A)], [(0, NEAR_A, True), (0, A, False)], {}, "T"),
+    ("the closest object, not the last", [(0, A)], [(0, A, False), (0, NEAR_A, True)], {}, "T"),
     ("equal overlaps: the first object", [(0, A)], [(0, A, True), (0, A, False)], {}, "-"),
     ("equality counts", [(0, NEAR_A)], [(0, A, False)], {"iou_threshold": 0.8}, "T"),
     ("just below the threshold", [(0, NEAR_A)], [(0, A, False)], {"iou_threshold": 0.81}, "F"),
@@ -104,14 +106,13 @@ def test_unknown_border_pixels_are_refused_even_without_boxes():
         match([], [], border_pixels="included")
 
 
-coordinates = st.tuples(*[st.integers(0, 12)] * 4).map(
-    lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))
-)
+# Boxes of 0 to 8 pixels a side, close enough together for most to overlap several others.
+crowded_boxes = st.tuples(*[st.integers(0, 4)] * 2, *[st.integers(4, 8)] * 2)
 
 
 @given(
-    detections=st.lists(st.tuples(st.integers(0, 3), coordinates), max_size=25),
-    objects=st.lists(st.tuples(st.integers(0, 3), coordinates, st.booleans()), max_size=12),
+    detections=st.lists(st.tuples(st.integers(0, 1), crowded_boxes), max_size=20),
+    objects=st.lists(st.tuples(st.integers(0, 1), crowded_boxes, st.booleans()), max_size=8),
     iou_threshold=st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]),
     border=st.sampled_from(["half", "include", "exclude"]),
 )

@@ -169,6 +169,56 @@ def test_results_come_in_a_fixed_order(make_data):
     assert run() == 1.0
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 6 / 11),  # one of two objects found: the levels 0, .1, ..., .5
+        ({"num_recall_points": 5}, 3 / 5),
+        ({"average_precision_mode": "integrate"}, 1 / 2),
+        ({"ignore_neutral_boxes": False}, 4 / 11),  # one of three: 0, .1, .2, .3
+        # The overlap is 33 * 19 / (33 * 25) = .76 with borders, 32 * 18 / (32 * 24) = .75 without.
+        ({"matching_iou_threshold": 0.755}, 6 / 11),
+        ({"matching_iou_threshold": 0.765}, 0.0),
+        ({"matching_iou_threshold": 0.755, "border_pixels": "half"}, 0.0),
+    ],
+)
+def test_settings_reach_their_stages(make_data, settings, expected):
+    labels = [np.array([[1, 8, 12, 40, 30], [1, 0, 0, 5, 5], [1, 50, 0, 60, 9]]), []]
+    data = make_data(labels=labels, eval_neutral=[[False, False, True], []])
+    evaluator = Evaluator(StubModel([rows_of_class(1, MODEL_BOX), rows_of_class(1)]), 1, data)
+    assert evaluate(evaluator, **settings) == pytest.approx(expected)
+
+
+def test_decoding_settings_reach_the_decoder(make_data, monkeypatch):
+    received = {}
+
+    def decode(y_pred, **settings):
+        received.update(settings)
+        return [np.empty((0, 6))] * len(y_pred)
+
+    monkeypatch.setattr("eval_utils.prediction.decode_detections", decode)
+    model = StubModel([raw_prediction(MODEL_BOX)] * 2)
+    evaluate(
+        Evaluator(model, 2, make_data(), model_mode="training"),
+        border_pixels="exclude",
+        decoding_confidence_thresh=0.125,
+        decoding_iou_threshold=0.25,
+        decoding_top_k=7,
+        decoding_pred_coords="minmax",
+        decoding_normalize_coords=False,
+    )
+    assert received == {
+        "confidence_thresh": 0.125,
+        "iou_threshold": 0.25,
+        "top_k": 7,
+        "input_coords": "minmax",
+        "normalize_coords": False,
+        "img_height": SIZE,
+        "img_width": SIZE,
+        "border_pixels": "exclude",
+    }
+
+
 def raw_prediction(box):
     """Output in mode 'training': two anchors, the first one of class 1, its offsets zero."""
     xmin, ymin, xmax, ymax = np.array(box) / SIZE
