@@ -101,15 +101,15 @@ class DecodingLayer(keras.layers.Layer):
         self.img_width = img_width
         self.max_candidates_per_class = max_candidates_per_class
 
-    def candidates(self, confidences: Any) -> tuple[Any, Any]:
+    def candidates(self, confidences: Any) -> tuple[Any, Any | None]:
         """Choose the scores that enter NMS.
 
         Arguments:
             confidences: float32 `(batch, n_boxes, n_classes + 1)`, background first.
 
         Returns:
-            float32 scores `(batch, n_boxes, n)`, one NMS for each of the n columns, and the ids of
-            the classes they stand for, float32 of a shape that broadcasts to the scores'.
+            float32 scores `(batch, n_boxes, n)`, one NMS for each of the n columns; and the class
+            of each box, int32 `(batch, n_boxes)`, or None if column i stands for class i + 1.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `candidates`.")
 
@@ -127,14 +127,15 @@ class DecodingLayer(keras.layers.Layer):
             max_total=int(self.top_k),
             max_candidates_per_class=self.max_candidates_per_class,
         )
-        n_columns = scores.shape[2]
-        class_ids = ops.reshape(ops.zeros_like(scores) + class_ids, (ops.shape(scores)[0], -1))
-        columns = selection.box_ids * n_columns + selection.class_ids
+        if class_ids is None:
+            class_ids = selection.class_ids + 1
+        else:
+            class_ids = ops.take_along_axis(class_ids, selection.box_ids, axis=1)
         detections = ops.concatenate(
             [
-                ops.take_along_axis(class_ids, columns, axis=1)[..., None],
+                ops.cast(class_ids, "float32")[..., None],
                 selection.scores[..., None],
-                ops.take_along_axis(boxes, selection.box_ids[..., None], axis=1),
+                selection.boxes,
             ],
             axis=-1,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_layers.decoding import DecodingLayer
 
@@ -18,7 +17,6 @@ class DecodeDetections(DecodingLayer):
     the model. Arguments, input and output are those of `DecodingLayer`.
     """
 
-    def candidates(self, confidences: Any) -> tuple[Any, Any]:
+    def candidates(self, confidences: Any) -> tuple[Any, Any | None]:
         """Let every class compete within itself; leave the background out."""
-        n_classes = confidences.shape[-1] - 1
-        return confidences[..., 1:], ops.arange(1, n_classes + 1, dtype="float32")
+        return confidences[..., 1:], None

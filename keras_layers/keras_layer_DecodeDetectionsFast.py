@@ -20,9 +20,8 @@ class DecodeDetectionsFast(DecodingLayer):
     Arguments, input and output are those of `DecodingLayer`.
     """
 
-    def candidates(self, confidences: Any) -> tuple[Any, Any]:
+    def candidates(self, confidences: Any) -> tuple[Any, Any | None]:
         """Let each box compete with its best class; the first one, hence background, if equal."""
-        class_ids = ops.argmax(confidences, axis=-1, keepdims=True)
-        scores = ops.max(confidences, axis=-1, keepdims=True)
-        scores = ops.where(class_ids == 0, -float("inf"), scores)
-        return scores, ops.cast(class_ids, "float32")
+        class_ids = ops.argmax(confidences, axis=-1)
+        scores = ops.where(class_ids == 0, -float("inf"), ops.max(confidences, axis=-1))
+        return scores[..., None], class_ids

@@ -23,6 +23,7 @@ ROUND = 256
 class Selection(NamedTuple):
     """The boxes that NMS selected, best first, each of shape `(batch, max_total)`."""
 
+    boxes: Any  # float32, with a further axis of length 4
     box_ids: Any  # int32
     class_ids: Any  # int32 index into the last axis of the scores
     scores: Any  # float32
@@ -81,10 +82,10 @@ def _tensorflow_nms(
     n_classes = scores.shape[2]
     max_per_class = min(max_per_class, max_total)
     n_selectable = min(max_total, n_classes * max_per_class)
-    scores = tf.transpose(scores, (0, 2, 1))  # (batch, n_classes, n_boxes)
 
     def select_in_class(boxes, scores):
-        box_ids, n_valid = tf.raw_ops.NonMaxSuppressionV4(
+        """Return box ids `(max_per_class,)` and how many of them are valid."""
+        return tf.raw_ops.NonMaxSuppressionV4(
             boxes=boxes,  # (y, x) pairs by its documentation, but IoU does not mind a swap
             scores=scores,
             max_output_size=max_per_class,
@@ -92,28 +93,30 @@ def _tensorflow_nms(
             score_threshold=score_threshold,
             pad_to_max_output_size=True,
         )
-        is_valid = tf.range(max_per_class) < n_valid
-        return box_ids, tf.where(is_valid, tf.gather(scores, box_ids), -float("inf"))
 
-    def select_in_best(boxes, scores):
+    def select_in_best_of_class(boxes, scores):
         k = tf.minimum(max_candidates_per_class, tf.shape(scores)[0])
         best_scores, best_ids = tf.math.top_k(scores, k)
-        positions, kept_scores = select_in_class(tf.gather(boxes, best_ids), best_scores)
-        return tf.gather(best_ids, positions), kept_scores
+        positions, n_valid = select_in_class(tf.gather(boxes, best_ids), best_scores)
+        return tf.gather(best_ids, positions), n_valid
 
     def select_in_image(boxes_and_scores):
-        boxes, scores = boxes_and_scores
-        select = select_in_class if max_candidates_per_class is None else select_in_best
-        selected = [select(boxes, class_scores) for class_scores in tf.unstack(scores, n_classes)]
-        box_ids = tf.concat([box_ids for box_ids, _ in selected], axis=0)
-        kept_scores = tf.concat([kept_scores for _, kept_scores in selected], axis=0)
-        kept_scores, best = tf.math.top_k(kept_scores, n_selectable)  # the first among equals
-        return tf.gather(box_ids, best), best // max_per_class, kept_scores
+        boxes, scores = boxes_and_scores  # (n_boxes, 4), (n_classes, n_boxes)
+        select = select_in_class if max_candidates_per_class is None else select_in_best_of_class
+        per_class = [select(boxes, class_scores) for class_scores in tf.unstack(scores, n_classes)]
+        box_ids, n_valid = (tf.stack(parts) for parts in zip(*per_class, strict=True))
 
-    box_ids, class_ids, scores = tf.map_fn(
+        is_valid = tf.range(max_per_class) < n_valid[:, tf.newaxis]  # (n_classes, max_per_class)
+        scores = tf.where(is_valid, tf.gather(scores, box_ids, batch_dims=1), -float("inf"))
+        scores, best = tf.math.top_k(tf.reshape(scores, (-1,)), n_selectable)  # first among equals
+        box_ids = tf.gather(tf.reshape(box_ids, (-1,)), best)
+        return tf.gather(boxes, box_ids), box_ids, best // max_per_class, scores
+
+    boxes, box_ids, class_ids, scores = tf.map_fn(
         select_in_image,
-        (boxes, scores),
+        (boxes, tf.transpose(scores, (0, 2, 1))),
         fn_output_signature=(
+            tf.TensorSpec((n_selectable, 4), tf.float32),
             tf.TensorSpec((n_selectable,), tf.int32),
             tf.TensorSpec((n_selectable,), tf.int32),
             tf.TensorSpec((n_selectable,), tf.float32),
@@ -123,6 +126,7 @@ def _tensorflow_nms(
     scores = tf.pad(scores, fill, constant_values=-float("inf"))
     is_valid = scores > -float("inf")
     return Selection(
+        boxes=tf.pad(boxes, [*fill, [0, 0]]),
         box_ids=tf.pad(box_ids, fill),
         class_ids=tf.pad(class_ids, fill),
         scores=tf.where(is_valid, scores, 0.0),
@@ -224,9 +228,9 @@ def portable_nms(
         (ops.zeros((), "int32"), nothing, ops.cast(nothing, "bool")),
         maximum_iterations=n_rounds,
     )
-    box_ids, class_ids, _ = look_up(selected)
-    scores = ops.take_along_axis(scores, selected, axis=1)
-    return Selection(box_ids, class_ids, ops.where(is_valid, scores, 0.0), is_valid)
+    box_ids, class_ids, boxes = look_up(selected)
+    scores = ops.where(is_valid, ops.take_along_axis(scores, selected, axis=1), 0.0)
+    return Selection(boxes, box_ids, class_ids, scores, is_valid)
 
 
 def _resolve(candidates: Any, overlaps: Any) -> Any:

@@ -99,8 +99,9 @@ def slow_decode(y_pred, case):
             box_ids = entering[kept]
             rows = np.column_stack([class_ids[box_ids], scores[box_ids], boxes[box_ids]])
         else:
-            box_ids, class_ids = np.nonzero(confidences[:, 1:] > args["confidence_thresh"])
-            scores = confidences[:, 1:][box_ids, class_ids]
+            by_class = confidences[:, 1:].T
+            class_ids, box_ids = np.nonzero(by_class > args["confidence_thresh"])
+            scores = by_class[class_ids, box_ids]
             kept = slow_nms_per_class(
                 boxes[box_ids],
                 scores,
