@@ -312,7 +312,9 @@ class RandomPatchInf(RandomTrials):
             return None
         return CropPad(ymin, xmin, patch_height, patch_width, **self.edges)
 
-    def sample(self, height, width, labels, rng):
+    def sample(
+        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
+    ) -> CropPad | None:
         """Go through rounds of trials; None leaves the image whole."""
         for _ in range(_MAX_ROUNDS):
             if not self.acts(rng):
@@ -399,7 +401,9 @@ class RandomPadFixedAR(RandomTransformation):
         self.patch_aspect_ratio = patch_aspect_ratio
         self.background = background
 
-    def draw(self, height, width, labels, rng):
+    def draw(
+        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
+    ) -> Pad:
         """Draw the margins; one of the directions needs none."""
         extra_height = extra_width = 0
         if width / height < self.patch_aspect_ratio:

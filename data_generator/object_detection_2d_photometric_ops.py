@@ -250,7 +250,9 @@ class RandomHue(RandomTransformation):
         super().__init__(prob, rng=rng)
         self.max_delta = max_delta
 
-    def draw(self, height, width, labels, rng):
+    def draw(
+        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
+    ) -> Hue:
         """Draw the turn."""
         return Hue(rng.uniform(-self.max_delta, self.max_delta))
 

@@ -1,10 +1,10 @@
 """How random transformations find their arguments.
 
-A random transformation draws, for each image, a transformation with fixed arguments. All of them
-are one of three combinators: one argument from a range (`RandomArgument`), one transformation of
-several (`RandomChoice`), or draws until the result is good (`RandomTrials`), and act with a
-probability. Draws come from a `numpy.random.Generator`: that of the call, or else the one made from
-the seed given to the constructor. The global random state of NumPy is never touched.
+A random transformation draws, for each image, a transformation with fixed arguments. Nearly all of
+them are one of three combinators: one argument from a range (`RandomArgument`), one transformation
+of several (`RandomChoice`), or draws until the result is good (`RandomTrials`). Draws come from a
+`numpy.random.Generator`: that of the call, or else the one made from the seed given to the
+constructor. The global random state of NumPy is never touched.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class RandomArgument(RandomTransformation):
         self.upper = upper
         self._transformation = transformation
 
-    def draw(self, height, width, labels, rng):
+    def draw(
+        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
+    ) -> Transformation:
         """Draw the argument."""
         return self._transformation(rng.uniform(self.lower, self.upper))
 
@@ -153,7 +155,9 @@ class RandomChoice(RandomTransformation):
         super().__init__(prob, labels_format, rng)
         self._transformations = list(transformations)
 
-    def draw(self, height, width, labels, rng):
+    def draw(
+        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
+    ) -> Transformation:
         """Choose."""
         return self._transformations[rng.integers(len(self._transformations))]
 
@@ -218,7 +222,14 @@ class RandomTrials(RandomTransformation):
     ) -> GeometricTransformation | None:
         """Draw a candidate, built with `edges`, for an image; None counts as a failed trial."""
 
-    def draw(self, height, width, labels, rng, bounds=None):
+    def draw(
+        self,
+        height: int,
+        width: int,
+        labels: np.ndarray | None,
+        rng: np.random.Generator,
+        bounds: Sequence[float] | None = None,
+    ) -> GeometricTransformation | None:
         """Return the first candidate that is good enough, None if none is.
 
         Arguments:
@@ -227,6 +238,9 @@ class RandomTrials(RandomTransformation):
             labels: The labels of the image, or None.
             rng: The generator to draw from.
             bounds: (lower, upper) overlap to demand instead of the validator's own.
+
+        Returns:
+            A transformation with fixed arguments.
         """
         for _ in range(max(1, self.n_trials_max)):
             candidate = self.candidate(height, width, rng)
