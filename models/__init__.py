@@ -4,9 +4,11 @@ Importing this package, or any of its modules, makes the library's layers and it
 Keras. After that `keras.saving.load_model(path)` opens a saved model without `custom_objects`.
 """
 
-import keras_layers.batch_normalization
-import keras_layers.keras_layer_AnchorBoxes
-import keras_layers.keras_layer_DecodeDetections
-import keras_layers.keras_layer_DecodeDetectionsFast
-import keras_layers.preprocessing
-import keras_loss_function.keras_ssd_loss  # noqa: F401
+from keras_layers import (  # noqa: F401
+    batch_normalization,
+    keras_layer_AnchorBoxes,
+    keras_layer_DecodeDetections,
+    keras_layer_DecodeDetectionsFast,
+    preprocessing,
+)
+from keras_loss_function import keras_ssd_loss  # noqa: F401
