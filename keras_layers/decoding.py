@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_layers.nms import greedy_nms
+from keras_layers.nms import Selection, greedy_nms
 from ssd_encoder_decoder.box_coder import decode_boxes, to_corners
 
 # Behind the class confidences: 4 offsets, 4 anchor coordinates, 4 variances.
@@ -18,7 +18,7 @@ _N_BOX_COLUMNS = 12
 class DecodingLayer(keras.layers.Layer):
     """Base of the layers that turn raw predictions into detections.
 
-    A subclass says which scores enter NMS (`candidates`), and nothing else.
+    A subclass says which scores enter NMS and which class a selected box has, and nothing else.
 
     Input: `(batch, n_boxes, n_classes + 1 + 12)`: confidences (background first) | 4 offsets |
     4 anchor coordinates | 4 variances, boxes as centroids.
@@ -101,36 +101,43 @@ class DecodingLayer(keras.layers.Layer):
         self.img_width = img_width
         self.max_candidates_per_class = max_candidates_per_class
 
-    def candidates(self, confidences: Any) -> tuple[Any, Any | None]:
+    def candidate_scores(self, confidences: Any) -> Any:
         """Choose the scores that enter NMS.
 
         Arguments:
             confidences: float32 `(batch, n_boxes, n_classes + 1)`, background first.
 
         Returns:
-            float32 scores `(batch, n_boxes, n)`, one NMS for each of the n columns; and the class
-            of each box, int32 `(batch, n_boxes)`, or None if column i stands for class i + 1.
+            float32 `(batch, n_boxes, n)`: one NMS for each of the n columns.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `candidates`.")
+        raise NotImplementedError(f"{type(self).__name__} must define `candidate_scores`.")
+
+    def selected_classes(self, confidences: Any, selection: Selection) -> Any:
+        """Name the classes of the boxes that NMS selected.
+
+        Arguments:
+            confidences: float32 `(batch, n_boxes, n_classes + 1)`, background first.
+            selection: What NMS made of `candidate_scores`.
+
+        Returns:
+            int32 `(batch, top_k)`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `selected_classes`.")
 
     def call(self, y_pred: Any) -> Any:
         """Decode, suppress, and keep the best."""
         y_pred = ops.cast(y_pred, "float32")
-        boxes = self._boxes(y_pred)  # (batch, n_boxes, 4)
-        scores, class_ids = self.candidates(y_pred[..., :-_N_BOX_COLUMNS])
+        confidences = y_pred[..., :-_N_BOX_COLUMNS]  # (batch, n_boxes, n_classes + 1)
         selection = greedy_nms(
-            boxes,
-            scores,
+            self._boxes(y_pred),
+            self.candidate_scores(confidences),
             iou_threshold=float(self.iou_threshold),
             score_threshold=float(self.confidence_thresh),
             max_per_class=int(self.nms_max_output_size),
             max_total=int(self.top_k),
             max_candidates_per_class=self.max_candidates_per_class,
         )
-        if class_ids is None:
-            class_ids = selection.class_ids + 1
-        else:
-            class_ids = ops.take_along_axis(class_ids, selection.box_ids, axis=1)
+        class_ids = self.selected_classes(confidences, selection)
         detections = ops.concatenate(
             [
                 ops.cast(class_ids, "float32")[..., None],

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_layers.decoding import DecodingLayer
+from keras_layers.nms import Selection
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
@@ -17,6 +18,10 @@ class DecodeDetections(DecodingLayer):
     the model. Arguments, input and output are those of `DecodingLayer`.
     """
 
-    def candidates(self, confidences: Any) -> tuple[Any, Any | None]:
+    def candidate_scores(self, confidences: Any) -> Any:
         """Let every class compete within itself; leave the background out."""
-        return confidences[..., 1:], None
+        return confidences[..., 1:]
+
+    def selected_classes(self, confidences: Any, selection: Selection) -> Any:
+        """Count the background, which did not enter, as class 0."""
+        return selection.class_ids + 1

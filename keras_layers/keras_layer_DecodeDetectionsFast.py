@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_layers.decoding import DecodingLayer
+from keras_layers.nms import Selection
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
@@ -20,8 +21,12 @@ class DecodeDetectionsFast(DecodingLayer):
     Arguments, input and output are those of `DecodingLayer`.
     """
 
-    def candidates(self, confidences: Any) -> tuple[Any, Any | None]:
-        """Let each box compete with its best class; the first one, hence background, if equal."""
-        class_ids = ops.argmax(confidences, axis=-1)
-        scores = ops.where(class_ids == 0, -float("inf"), ops.max(confidences, axis=-1))
-        return scores[..., None], class_ids
+    def candidate_scores(self, confidences: Any) -> Any:
+        """Let each box compete with its best class, unless background is as good or better."""
+        best = ops.max(confidences[..., 1:], axis=-1, keepdims=True)
+        return ops.where(best > confidences[..., :1], best, -float("inf"))
+
+    def selected_classes(self, confidences: Any, selection: Selection) -> Any:
+        """Look up the best class of the few boxes that were selected."""
+        confidences = ops.take_along_axis(confidences, selection.box_ids[..., None], axis=1)
+        return ops.argmax(confidences, axis=-1)
