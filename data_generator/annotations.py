@@ -266,8 +266,8 @@ def check_image_files(filenames: Sequence[str]) -> None:
 def label_array(labels: Sequence, where: str) -> np.ndarray:
     """Turn the stored labels of an image into a new `(k, 5)` array, also for k = 0.
 
-    Integers stay integers (and are rounded to whole pixels by transformations that scale), other
-    numbers become float32.
+    Integers become int64 (and are rounded to whole pixels by transformations that scale), other
+    numbers float32.
 
     Arguments:
         labels: Rows of five numbers: lists, an array, or nothing.
@@ -287,9 +287,7 @@ def label_array(labels: Sequence, where: str) -> np.ndarray:
             f"{where}: labels must be rows of five numbers, got an array of shape {array.shape} "
             f"and type {array.dtype}"
         )
-    # Unsigned coordinates would wrap around where a box is moved over the image's edge.
-    wanted = {"i": array.dtype, "u": np.int64, "f": np.float32}[array.dtype.kind]
-    return array.astype(wanted, copy=False)
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)
 
 
 def progress(items: Iterable, title: str, verbose: bool, total: int | None = None) -> Iterable:

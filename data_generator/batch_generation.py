@@ -46,6 +46,9 @@ _NEED_LABELS = {
     "evaluation-neutral",
 }
 _NEED_ENCODER = {"encoded_labels", "matched_anchors"}
+# Tags of boxes: multiples of a number so large that a transformation that takes the tag for a
+# coordinate, and moves, scales or clips it, does not turn it into another tag. Exact in float32.
+_TAG_STEP, _FIRST_TAG = 4096, 256
 _ORDER, _IMAGE = 0, 1  # first element of a spawn key: what the random numbers are for
 
 
@@ -278,7 +281,7 @@ class BatchMaker:
         """Prepare the marks of boxes that an evaluation ignores; say if they must be followed.
 
         Transformations may remove boxes. To know afterwards which ones are left, each box carries
-        its number in a sixth column through the transformations.
+        a tag in a sixth column through the transformations.
         """
         if "evaluation-neutral" not in self.returns or self.dataset.eval_neutral is None:
             return False
@@ -291,22 +294,25 @@ class BatchMaker:
             )
         if not self.steps:
             return False
-        numbers = np.arange(n_boxes, dtype=sample.labels.dtype)
-        sample.labels = np.column_stack([sample.labels, numbers])
+        tags = _TAG_STEP * np.arange(_FIRST_TAG, _FIRST_TAG + n_boxes)
+        sample.labels = np.column_stack([sample.labels, tags.astype(sample.labels.dtype)])
         return True
 
     def _follow_boxes(self, sample: Sample) -> None:
-        """Keep the marks of the boxes that are left, and take their numbers off again."""
-        if sample.labels.shape[1] > 5:
-            sample.eval_neutral = sample.eval_neutral[sample.labels[:, 5].astype(int)]
-            sample.labels = sample.labels[:, :5]
-        elif len(sample.labels) == 0:
-            sample.eval_neutral = sample.eval_neutral[:0]
-        elif len(sample.labels) != len(sample.eval_neutral):
+        """Keep the marks of the boxes that are left, and take their tags off again."""
+        n_boxes = len(sample.eval_neutral)
+        tags, sample.labels = sample.labels[:, 5:6].ravel(), sample.labels[:, :5]
+        with np.errstate(invalid="ignore"):  # tags that a transformation made infinite
+            numbers = tags / _TAG_STEP - _FIRST_TAG
+            is_tag = (tags % _TAG_STEP == 0) & (numbers >= 0) & (numbers < n_boxes)
+        if len(tags) == len(sample.labels) and is_tag.all():
+            sample.eval_neutral = sample.eval_neutral[numbers.astype(int)]
+        elif len(sample.labels) != n_boxes:
             raise ValueError(
-                f"{self.dataset.describe(sample.index)}: a transformation removed boxes and gave "
-                "new label arrays of five columns, so eval_neutral cannot follow its boxes. "
-                "Transformations must keep further columns of the labels they get"
+                f"{self.dataset.describe(sample.index)}: a transformation removed boxes and did "
+                "not keep the sixth column of the labels as it was, so eval_neutral cannot follow "
+                "its boxes. Transformations must select whole rows, and change no column but the "
+                "four of the box"
             )
 
     def _handle_degenerate_boxes(self, sample: Sample) -> None:

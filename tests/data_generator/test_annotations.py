@@ -156,7 +156,7 @@ def test_class_ids_of_objects_start_at_1(class_id):
         (np.zeros((0, 0)), (0, 5), np.float32),
         ([[1, 2, 3, 4, 5]], (1, 5), np.int64),
         ([[1, 2, 3.5, 4, 5]] * 2, (2, 5), np.float32),
-        (np.ones((2, 5), np.int32), (2, 5), np.int32),
+        (np.ones((2, 5), np.int32), (2, 5), np.int64),
         (np.ones((2, 5), np.uint8), (2, 5), np.int64),
         (np.ones((2, 5), np.float64), (2, 5), np.float32),
     ],
