@@ -4,7 +4,7 @@ Done step by step, the SSD distortion converts an image between uint8 and float 
 does arithmetic on every pixel for every operation. But each operation maps values one by one, so
 that all those between two changes of the colour space make one table with 256 entries. The result
 is the same, bit for bit, with one exception: a hue that is rounded up to a full turn becomes 0,
-where the steps leave OpenCV an invalid 180 (which moves a pixel in some thousands by a grey level).
+where the steps leave OpenCV an invalid 180 (one value in some thousands, by a grey level or two).
 """
 
 from __future__ import annotations

@@ -122,6 +122,18 @@ class TestRandomPatchInf:
         assert image is IMAGE
         np.testing.assert_array_equal(inverter(labels), LABELS)
 
+    def test_starts_over_until_a_patch_is_good(self):
+        """One trial a round seldom suffices; with prob=1 only a good patch ends the rounds."""
+        patch = ops.RandomPatchInf(
+            ops.PatchCoordinateGenerator(max_scale=0.5),
+            None,
+            ImageValidator("area", (0.6, 1.0)),
+            n_trials_max=1,
+            prob=1.0,
+        )
+        for seed in range(20):
+            assert patch(IMAGE, LABELS, rng=seed)[0] is not IMAGE
+
     def test_stays_within_the_aspect_ratio_limits(self):
         patch = ops.RandomPatchInf(ops.PatchCoordinateGenerator(min_scale=0.1), prob=1.0)
         for seed in range(50):
@@ -171,6 +183,17 @@ class TestFixedAspectRatio:
             assert height == size[0] or width == size[1]
             assert np.count_nonzero(padded) == image.size
             assert (moved[0, 3:5] - moved[0, 1:3]).tolist() == [size[1], size[0]]
+
+
+def test_places_of_fixed_aspect_ratios_reach_both_ends():
+    corner = np.zeros((1, 6))
+    crop, pad = ops.RandomMaxCropFixedAR(1.0, rng=0), ops.RandomPadFixedAR(1.6, rng=0)
+    places = [crop(IMAGE, return_inverter=True)[1](corner)[0, 2:4] for _ in range(200)]
+    assert np.min(places, axis=0).tolist() == [0, 0]
+    assert np.max(places, axis=0).tolist() == [20, 0]  # 60 x 60 in 80 x 60
+    places = [pad(IMAGE, return_inverter=True)[1](corner)[0, 2:4] for _ in range(200)]
+    assert np.min(places, axis=0).tolist() == [-16, 0]  # 80 x 60 in 96 x 60
+    assert np.max(places, axis=0).tolist() == [0, 0]
 
 
 def test_recorded_sizes_of_fixed_aspect_ratios(golden):
