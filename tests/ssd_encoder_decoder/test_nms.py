@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd_encoder_decoder.nms import nms, nms_per_class, rank_in_class
+from ssd_encoder_decoder.nms import (
+    CAFFE_MAX_CANDIDATES_PER_CLASS,
+    nms,
+    nms_per_class,
+    rank_in_class,
+)
 from tests.slow_nms import slow_nms, slow_nms_per_class
 
 A = [0, 0, 10, 10]
@@ -73,6 +78,15 @@ def test_max_candidates_per_class_counts_boxes_that_enter():
     np.testing.assert_array_equal(nms_per_class(boxes, scores, class_ids, 0.45), [0, 2, 3, 4])
     kept = nms_per_class(boxes, scores, class_ids, 0.45, max_candidates_per_class=2)
     np.testing.assert_array_equal(kept, [0, 3, 4])  # the two best of class 1 are one object
+
+
+def test_caffe_lets_400_boxes_of_a_class_take_part():
+    corners = 20.0 * np.arange(900)[:, None] * [1, 0]
+    boxes, class_ids = np.hstack([corners, corners + 10]), np.repeat([1, 2], [450, 450])
+    arguments = (boxes, np.linspace(1, 0, 900), class_ids)
+    assert len(nms_per_class(*arguments)) == 900
+    kept = nms_per_class(*arguments, max_candidates_per_class=CAFFE_MAX_CANDIDATES_PER_CLASS)
+    np.testing.assert_array_equal(kept, [*range(400), *range(450, 850)])
 
 
 def test_rank_in_class():
