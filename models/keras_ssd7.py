@@ -126,6 +126,12 @@ def build_model(
     )
 
     inputs, x = preprocessed_input(image_size, subtract_mean, divide_by_stddev, swap_channels)
+    smallest = 2 ** (len(_STAGES) - 1)
+    if min(image_size[:2]) < smallest:
+        raise ValueError(
+            f"SSD7 halves the image {len(_STAGES) - 1} times, so it must be at least {smallest} "
+            f"pixels high and wide; got `image_size` {tuple(image_size)}."
+        )
     feature_maps: dict[str, Any] = {}
     for stage, (filters, kernel_size) in enumerate(_STAGES, start=1):
         if stage > 1:

@@ -67,14 +67,23 @@ def preprocessed_input(
 
     Returns:
         (the input tensor, the normalised tensor): `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: if `image_size` or `swap_channels` is not as described.
     """
+    if len(image_size) != 3 or not all(side is not None and side > 0 for side in image_size):
+        raise ValueError(
+            f"`image_size` must be (height, width, channels), all known; got {image_size}."
+        )
+    if swap_channels is True:
+        raise ValueError("`swap_channels` must list the new channel order, like (2, 1, 0).")
     inputs = keras.Input(shape=tuple(image_size))
     x = layers.Identity(name="identity_layer", dtype="float32")(inputs)
     if subtract_mean is not None:
         x = MeanSubtraction(subtract_mean, name="input_mean_normalization")(x)
     if divide_by_stddev is not None:
         x = StddevDivision(divide_by_stddev, name="input_stddev_normalization")(x)
-    if swap_channels:
+    if swap_channels is not None and swap_channels is not False and len(swap_channels) > 0:
         x = ChannelSwap(swap_channels, name="input_channel_swap")(x)
     return inputs, x
 
@@ -165,7 +174,8 @@ def build_ssd(
 
 
 def _rows(x: Any, n: int, name: str) -> Any:
-    return layers.Reshape((-1, n), name=f"{name}_reshape")(x)
+    # In float32 whatever the policy: a half precision layer would round the anchors it is given.
+    return layers.Reshape((-1, n), name=f"{name}_reshape", dtype="float32")(x)
 
 
 def _joined(tensors: list, name: str) -> Any:
