@@ -95,7 +95,12 @@ class SSDLoss(keras.losses.Loss):
         # A probability that underflowed to 0 must not give infinity.
         return -ops.sum(y_true * ops.log(ops.maximum(y_pred, 1e-15)), axis=-1)
 
-    def compute_loss(self, y_true: Any, y_pred: Any) -> Any:
+    @property
+    def compute_loss(self) -> LossOfEachImage:
+        """The function `call`, in a form that Keras can save with a compiled model."""
+        return LossOfEachImage(self)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the loss of every image of a batch.
 
         Arguments:
@@ -106,9 +111,13 @@ class SSDLoss(keras.losses.Loss):
         Returns:
             float32 `(batch,)`: each image's share times the batch size; the mean over the batch is
             the loss of the paper.
+
+        Raises:
+            ValueError: if targets and predictions are not of the same shape.
         """
         y_true = ops.cast(y_true, "float32")
         y_pred = ops.cast(y_pred, "float32")
+        _check_shapes(y_true.shape, y_pred.shape)
         class_loss = self.log_loss(y_true[..., :-12], y_pred[..., :-12])  # (batch, n_boxes)
         box_loss = self.smooth_L1_loss(y_true[..., -12:-8], y_pred[..., -12:-8])
 
@@ -156,10 +165,6 @@ class SSDLoss(keras.losses.Loss):
         kept = ops.logical_and(kept, k > 0)
         return ops.reshape(ops.cast(kept, "float32"), shape)
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Compute the loss as a Keras loss object does: see `compute_loss`."""
-        return self.compute_loss(y_true, y_pred)
-
     def get_config(self) -> dict:
         """Return all constructor arguments."""
         return {
@@ -170,3 +175,45 @@ class SSDLoss(keras.losses.Loss):
             "mining": self.mining,
             "dtype": self.dtype,
         }
+
+
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class LossOfEachImage:
+    """What `SSDLoss.compute_loss` is: a function of `(y_true, y_pred)` that Keras can save.
+
+    A model may be compiled with it. With a bound method it could be, too, but then the saved model
+    could not be loaded: Keras does not restore methods, but it does restore objects.
+    """
+
+    name = "compute_loss"
+
+    def __init__(self, loss: SSDLoss):
+        """Keep the loss whose values this function returns."""
+        self.loss = loss
+
+    def __call__(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the loss of every image of a batch: see `SSDLoss.call`."""
+        return self.loss.call(y_true, y_pred)
+
+    def get_config(self) -> dict:
+        """Return the constructor argument."""
+        return {"loss": keras.saving.serialize_keras_object(self.loss)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> LossOfEachImage:
+        """Make the function from what `get_config` returned."""
+        return cls(keras.saving.deserialize_keras_object(config["loss"]))
+
+
+def _check_shapes(targets: tuple, predictions: tuple) -> None:
+    """Refuse shapes that cannot belong together, as far as they are known (None is not)."""
+    fits = len(targets) == len(predictions) == 3 and all(
+        None in (target, prediction) or target == prediction
+        for target, prediction in zip(targets, predictions, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "Targets and predictions must both have the shape (batch, n_boxes, n_classes + 12); "
+            f"got {tuple(targets)} and {tuple(predictions)}. Make the encoder from the model, "
+            "SSDInputEncoder.from_model(model), and train a model built with mode='training'."
+        )
