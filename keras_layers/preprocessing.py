@@ -21,6 +21,17 @@ class _ChannelArithmetic(keras.layers.Layer):
         super().__init__(**kwargs)
         self.value = np.asarray(value, dtype=np.float32).tolist()
 
+    def build(self, input_shape: tuple) -> None:
+        """Check that there is a value for every channel, or one for all."""
+        image_shape, shape = tuple(input_shape[1:]), np.shape(self.value)
+        matches = zip(reversed(shape), reversed(image_shape), strict=False)
+        if len(shape) > len(image_shape) or any(n not in (1, size) for n, size in matches):
+            raise ValueError(
+                f"Layer {self.name!r} needs one number, or one a channel of the input "
+                f"{image_shape}; got values of shape {shape}: {self.value}."
+            )
+        self.built = True
+
     def _constant(self) -> Any:
         return ops.convert_to_tensor(np.asarray(self.value, dtype=np.float32))
 
