@@ -12,6 +12,10 @@ from typing import Any
 
 import keras
 
+_KERNEL_DTYPES = ("float32", "bfloat16", "float16")
+# cuDNN's kernel takes no smaller one (CUDNN_BN_MIN_EPSILON).
+_LEAST_EPSILON = 1.001e-5
+
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -19,20 +23,24 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise `inputs`, `(batch, height, width, channels)` or any other shape Keras takes."""
-        rank = len(inputs.shape)
-        fusable = (
+        if mask is None and self._is_fusable(len(inputs.shape)):
+            return self._fused_call(inputs, bool(training and self.trainable))
+        return super().call(inputs, training=training, mask=mask)
+
+    def _is_fusable(self, rank: int) -> bool:
+        """Whether TensorFlow's kernel does what this layer was asked for."""
+        return (
             keras.backend.backend() == "tensorflow"
             and rank == 4
             and self.axis in (3, -1)
             and self.scale
             and self.center
-            and mask is None
             and not self.renorm
             and not self.synchronized
+            and self.compute_dtype in _KERNEL_DTYPES
+            and self.variable_dtype == "float32"
+            and self.epsilon >= _LEAST_EPSILON
         )
-        if not fusable:
-            return super().call(inputs, training=training, mask=mask)
-        return self._fused_call(inputs, bool(training and self.trainable))
 
     def _fused_call(self, inputs: Any, use_batch_statistics: bool) -> Any:
         import tensorflow as tf
