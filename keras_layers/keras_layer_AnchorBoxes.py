@@ -92,8 +92,7 @@ class AnchorBoxes(keras.layers.Layer):
         )
         self.img_height = img_height
         self.img_width = img_width
-        self.this_scale = this_scale
-        self.next_scale = next_scale
+        self.this_scale, self.next_scale = settings.scales
         self.aspect_ratios = list(settings.aspect_ratios[0])
         self.two_boxes_for_ar1 = two_boxes_for_ar1
         self.this_steps = settings.steps[0]

@@ -21,7 +21,7 @@ Pair = tuple[float, float]
 
 def anchors_per_cell(aspect_ratios: Sequence[float], two_boxes_for_ar1: bool) -> int:
     """Count the anchors of one feature map cell: one a ratio, and a second one for ratio 1."""
-    return len(aspect_ratios) + int(two_boxes_for_ar1 and 1 in aspect_ratios)
+    return sum(2 if ratio == 1 and two_boxes_for_ar1 else 1 for ratio in aspect_ratios)
 
 
 def anchor_shapes(
