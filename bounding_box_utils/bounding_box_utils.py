@@ -78,7 +78,8 @@ def convert_coordinates(
         A new float64 array of the same shape.
 
     Raises:
-        ValueError: if `conversion` or `border_pixels` is unknown.
+        ValueError: if `conversion` or `border_pixels` is unknown, or if the last axis does not hold
+            four coordinates from `start_index` on.
     """
     if conversion not in _CONVERSIONS:
         raise ValueError(
@@ -87,7 +88,13 @@ def convert_coordinates(
     d = border_width(border_pixels)
     source, target = conversion.split("2")
     converted = np.array(tensor, dtype=np.float64)
-    first = start_index % converted.shape[-1]
+    n_columns = converted.shape[-1]
+    first = start_index + n_columns if start_index < 0 else start_index
+    if not 0 <= first <= n_columns - 4:
+        raise ValueError(
+            f"Expected four coordinates from `start_index` {start_index} on along the last axis, "
+            f"which has {n_columns} entries."
+        )
     boxes = converted[..., first : first + 4]  # a view: writing to it fills `converted`
 
     if source == "centroids":
@@ -250,7 +257,13 @@ def _checked_pair(
     if mode not in ("outer_product", "element-wise"):
         raise ValueError(f"`mode` must be 'outer_product' or 'element-wise'; got {mode!r}.")
     check_box_format(coords)
-    return pair[0], pair[1]
+    boxes1, boxes2 = pair
+    if mode == "element-wise" and len(boxes1) != len(boxes2) and 1 not in map(len, pair):
+        raise ValueError(
+            "In mode 'element-wise' `boxes1` and `boxes2` must hold equally many boxes, or one of "
+            f"them a single box; got {len(boxes1)} and {len(boxes2)}."
+        )
+    return boxes1, boxes2
 
 
 def _as_corners(
