@@ -50,7 +50,7 @@ def match_bipartite_greedy(weight_matrix: np.ndarray, min_weight: float = 0.0) -
         for other in np.flatnonzero(free_rows & (favourites == column)):
             remaining = np.where(free_columns, weights[other], lowest)
             favourites[other] = np.argmax(remaining)
-            best[other] = weights[other, favourites[other]] if free_columns.any() else min_weight
+            best[other] = weights[other, favourites[other]]
     return matches
 
 

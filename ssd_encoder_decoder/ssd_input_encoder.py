@@ -21,9 +21,19 @@ from ssd_encoder_decoder.box_coder import encode_boxes
 from ssd_encoder_decoder.matching_utils import NO_MATCH, match_bipartite_greedy, match_multi
 from ssd_encoder_decoder.model_settings import read_model_settings
 
+# The similarity of an anchor that has been given away: below every threshold.
+_TAKEN = -1
+
 
 class DegenerateBoxError(Exception):
     """A ground truth box has no area, or is not made of finite numbers."""
+
+
+class ClassIdError(ValueError, IndexError):
+    """A ground truth box has a class id that the encoder was not made for.
+
+    An `IndexError`, too: that is how such an id came to light in the original library.
+    """
 
 
 class SSDInputEncoder:
@@ -308,8 +318,9 @@ class SSDInputEncoder:
 
         Raises:
             DegenerateBoxError: if a box has no width or no height, or a coordinate is not finite.
-            ValueError: if labels have another shape, or a class id is out of range. Both name the
-                image's position in the batch, the box and its values.
+            ClassIdError: (a ValueError) if a class id is out of range, or the background's.
+            ValueError: if labels have another shape. All three name the image's position in the
+                batch, the first two also the box and its values.
         """
         y_encoded = np.repeat(self._background_template[np.newaxis], len(ground_truth_labels), 0)
         for i, labels in enumerate(ground_truth_labels):
@@ -331,12 +342,12 @@ class SSDInputEncoder:
         matches = match_bipartite_greedy(similarities, self.min_bipartite_iou)
         objects = np.flatnonzero(matches != NO_MATCH)
         anchors = matches[objects]
-        similarities[:, anchors] = 0  # these anchors are taken
+        similarities[:, anchors] = _TAKEN
 
         # Then every anchor that fits some object well gets that object.
         if self.matching_type == "multi":
             more_objects, more_anchors = match_multi(similarities, self.pos_iou_threshold)
-            similarities[:, more_anchors] = 0
+            similarities[:, more_anchors] = _TAKEN
             objects = np.concatenate([objects, more_objects])
             anchors = np.concatenate([anchors, more_anchors])
 
@@ -399,23 +410,28 @@ class SSDInputEncoder:
                 f"Labels must have shape (k, 5): class_id, xmin, ymin, xmax, ymax. "
                 f"Those of image {image} of the batch have shape {labels.shape}."
             )
-        finite = np.isfinite(labels).all(axis=1)
-        degenerate = ~finite | (labels[:, 3] <= labels[:, 1]) | (labels[:, 4] <= labels[:, 2])
+        # With border_pixels='exclude' a box must be more than one pixel wide to have any width.
+        least = max(0, -self._border)
+        has_area = (labels[:, 3:5] > labels[:, 1:3] + least).all(axis=1)
+        degenerate = ~(has_area & np.isfinite(labels).all(axis=1))
         if degenerate.any():
             box = int(np.argmax(degenerate))
+            at_least = f" by more than {least} pixel (border_pixels='exclude')" if least else ""
             raise DegenerateBoxError(
                 f"Box {box} of image {image} of the batch has no area or a coordinate that is not "
                 f"finite: (class_id, xmin, ymin, xmax, ymax) = {labels[box].tolist()}. Expected "
-                "xmin < xmax and ymin < ymax. Let the data generator remove such boxes "
+                f"xmin < xmax and ymin < ymax{at_least}. Let the data generator remove such boxes "
                 "(degenerate_box_handling='remove') or correct the annotation."
             )
         wrong = (labels[:, 0] < 0) | (labels[:, 0] >= self.n_classes)
         wrong |= labels[:, 0] != np.floor(labels[:, 0])
+        wrong |= labels[:, 0] == self.background_id
         if wrong.any():
             box = int(np.argmax(wrong))
-            raise ValueError(
+            raise ClassIdError(
                 f"Box {box} of image {image} of the batch has class id {labels[box, 0]:g}, but "
                 f"this encoder was made for {self.n_classes - 1} classes: expected a whole number "
-                f"in 0..{self.n_classes - 1}. `n_classes` counts object classes without the "
-                "background; if you included only some classes, map their ids to 1..n."
+                f"in 0..{self.n_classes - 1} other than {self.background_id}, the background. "
+                "`n_classes` counts object classes without the background; if your ids start "
+                "at 0, or if you included only some classes, map them to 1..n."
             )
