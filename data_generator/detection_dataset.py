@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 from collections.abc import Sequence
+from typing import Self
 
 import h5py
 import numpy as np
@@ -193,6 +195,28 @@ class DetectionDataset:
         if self.hdf5_dataset is not None:
             return read_hdf5_image(self.hdf5_dataset, self.dataset_indices[index])
         return read_image(self.filenames[index], self.image_channels)
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        """Make a data set of some of this one's entries, in any order, repetitions included.
+
+        Images in memory and an open HDF5 file are shared, not copied.
+
+        Arguments:
+            indices: Positions in `filenames`, `labels`, ...; an index that occurs twice gives the
+                image two entries.
+
+        Returns:
+            A new data set of the same kind.
+        """
+        part = copy.copy(self)
+        for name in ("filenames", "labels", "image_ids", "eval_neutral"):
+            entries = getattr(self, name)
+            if entries is not None:
+                setattr(part, name, [entries[i] for i in indices])
+        part.dataset_size = len(indices)
+        part.dataset_indices = self.dataset_indices[np.asarray(indices, dtype=np.int64)]
+        part.skipped_images = {}
+        return part
 
     def describe(self, index: int) -> str:
         """Name an entry for messages: its file, else its id, else its position."""

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +37,11 @@ from data_generator.voc_parser import read_voc_annotation  # noqa: E402
 from eval_utils.average_precision_evaluator import Evaluator  # noqa: E402
 from keras_loss_function.keras_ssd_loss import SSDLoss  # noqa: E402
 from misc_utils.anchor_design import (  # noqa: E402
-    box_sizes_at,
     share_with_anchor,
     suggest_aspect_ratios,
     suggest_scales,
 )
+from misc_utils.class_balance import repeat_rare_classes  # noqa: E402
 from misc_utils.detection import detect  # noqa: E402
 from misc_utils.drawing import draw_detections, save_image  # noqa: E402
 from misc_utils.files import atomic_path, write_text  # noqa: E402
@@ -61,6 +62,24 @@ N_LAYERS = 4
 HISTORY_COLUMNS = ("epoch", "seconds", "learning_rate", "loss", "val_loss", "val_mAP")
 
 
+def size(text: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 300x400; got {text!r}")
+    return int(height), int(width)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read comma-separated numbers."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers such as 0.1,0.2; got {text!r}"
+        ) from None
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -72,16 +91,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, help="how many passes over the training images")
     length.add_argument("--minutes", type=float, help="how many minutes (30 if neither is given)")
-    add("--image-size", default="300x300", help="HEIGHTxWIDTH of the network's input")
+    add("--image-size", default="300x300", type=size, metavar="HEIGHTxWIDTH",
+        help="of the network's input")  # fmt: skip
     add("--classes", help="comma-separated class names; by default those in the annotations")
-    add("--scales", help="five comma-separated anchor scales; by default from the boxes")
-    add("--aspect-ratios", help="comma-separated anchor ratios; by default from the boxes")
+    add(
+        "--scales",
+        type=numbers,
+        help="five comma-separated anchor scales; by default from the boxes",
+    )
+    add(
+        "--aspect-ratios",
+        type=numbers,
+        help="comma-separated anchor ratios; by default from the boxes",
+    )
     add("--batch-size", type=int, default=16, help="images a step")
     add("--learning-rate", type=float, default=2e-3, help="peak of the schedule")
     add("--weight-decay", type=float, default=1e-3, help="of AdamW")
-    add(
-        "--flip-vertical", action="store_true", help="images have no upside: flip them this way too"
-    )
+    add("--flip", choices=("none", "horizontal", "both"), default="horizontal",
+        help="none where left and right matter, both where up and down do not either")  # fmt: skip
+    add("--no-balance", dest="balance", action="store_false",
+        help="show images of rare classes no more often than others")  # fmt: skip
     add("--precision", choices=("auto", "float32", "mixed_bfloat16"), default="auto",
         help="auto: bfloat16 where the processor computes with it")  # fmt: skip
     add("--seed", type=int, default=0, help="of weights, order and augmentation")
@@ -138,25 +167,33 @@ def load_splits(folder: Path, classes: str | None) -> Splits:
     return Splits(**splits, class_names=class_names)
 
 
-def choose_anchors(options: argparse.Namespace, train: DataGenerator, size: tuple[int, int]):
+def labels_at(dataset: DataGenerator, size: tuple[int, int]) -> list[np.ndarray]:
+    """Return the labels of all images in pixels of the network's input."""
+    resized = dataset.generate(
+        dataset.get_dataset_size(),
+        shuffle=False,
+        transformations=[ConvertTo3Channels(), Resize(*size)],
+        returns={"processed_labels"},
+        keep_images_without_gt=True,
+    )
+    return next(resized)[0]
+
+
+def choose_anchors(
+    options: argparse.Namespace, splits: Splits, size: tuple[int, int]
+) -> tuple[Sequence[float], Sequence[float]]:
     """Return scales and aspect ratios: the given ones, or such as fit the training boxes."""
-    shapes = [train.get_image(i).shape[:2] for i in range(train.get_dataset_size())]
-    sizes = box_sizes_at(train.labels, shapes, size)
-    if options.scales:
-        scales = tuple(float(scale) for scale in options.scales.split(","))
-    else:
-        scales = suggest_scales(sizes, size, N_LAYERS)
-    if options.aspect_ratios:
-        ratios = tuple(float(ratio) for ratio in options.aspect_ratios.split(","))
-    else:
-        ratios = suggest_aspect_ratios(sizes)
+    labels = labels_at(splits.train, size)
+    ratios = options.aspect_ratios or suggest_aspect_ratios(labels)
+    _, predictor_sizes = build_model((*size, 3), n_classes=1, return_predictor_sizes=True)
+    scales = options.scales or suggest_scales(labels, size, predictor_sizes, ratios)
     return scales, ratios
 
 
 def build(options: argparse.Namespace, splits: Splits, size: tuple[int, int]) -> keras.Model:
     """Build and compile a fresh model."""
     keras.utils.set_random_seed(options.seed)
-    scales, ratios = choose_anchors(options, splits.train, size)
+    scales, ratios = choose_anchors(options, splits, size)
     model = build_model(
         image_size=(*size, 3),
         n_classes=len(splits.class_names) - 1,
@@ -186,13 +223,7 @@ def report_anchors(encoder: SSDInputEncoder, splits: Splits, size: tuple[int, in
         f"image size {size[0]}x{size[1]}, {sum(b[..., 0].size for b in encoder.boxes_list)} anchors"
     )
     print(f"scales {encoder.scales.tolist()}, aspect ratios {encoder.aspect_ratios[0]}")
-    resized = splits.train.generate(
-        splits.train.get_dataset_size(),
-        shuffle=False,
-        transformations=[ConvertTo3Channels(), Resize(*size)],
-        returns={"processed_labels"},
-    )
-    share = share_with_anchor(encoder, next(resized)[0], 0.5)
+    share = share_with_anchor(encoder, labels_at(splits.train, size), 0.5)
     print(f"{share:.1%} of the training boxes have an anchor with IoU >= 0.5")
 
 
@@ -210,10 +241,10 @@ def choose_precision(precision: str) -> str:
 class Trainer:
     """One training run: the batches, the budget, validation, and what is written to disk."""
 
-    def __init__(self, options: argparse.Namespace, splits: Splits, size: tuple[int, int]):
+    def __init__(self, options: argparse.Namespace, splits: Splits):
         self.options = options
         self.splits = splits
-        self.size = size
+        self.size = options.image_size
         self.checkpoints = Checkpoints(options.output / "checkpoints")
         self.best_weights = options.output / "best.weights.h5"
         self.state = {"epoch": 0, "seconds": 0.0, "best_mAP": -1.0, "validated": 0.0, "history": []}
@@ -223,19 +254,27 @@ class Trainer:
             self.model, self.state = restored
             print(f"resuming after epoch {self.state['epoch']}, {self.state['seconds']:.0f} s")
         else:
-            self.model = build(options, splits, size)
+            self.model = build(options, splits, self.size)
         self.encoder = SSDInputEncoder.from_model(self.model, neg_iou_limit=0.4)
-        report_anchors(self.encoder, splits, size)
-        self.steps = math.ceil(splits.train.get_dataset_size() / options.batch_size)
+        report_anchors(self.encoder, splits, self.size)
+        self.train = splits.train
+        if options.balance:
+            self.train = splits.train.subset(repeat_rare_classes(splits.train.labels))
+            print(f"{self.train.get_dataset_size()} images an epoch, rare classes repeated")
+        self.steps = math.ceil(self.train.get_dataset_size() / options.batch_size)
 
     def training_batches(self) -> NamedBatches:
         """Augmented batches, the same in every run with the same seed."""
+        flip = self.options.flip
         augmentation = DataAugmentationConstantInputSize(
-            random_flip_vertical=0.5 if self.options.flip_vertical else 0.0,
+            random_flip=0.0 if flip == "none" else 0.5,
+            random_flip_vertical=0.5 if flip == "both" else 0.0,
+            random_hue=(10, 0.5),
+            random_scale=(0.7, 2.0, 0.5),
             background=(127, 127, 127),
         )
         return NamedBatches(
-            self.splits.train.generate(
+            self.train.generate(
                 self.options.batch_size,
                 shuffle=True,
                 transformations=[ConvertTo3Channels(), Resize(*self.size), augmentation],
@@ -394,13 +433,12 @@ def main(arguments: list[str] | None = None) -> float:
     """Run the whole job; the last line printed is the mAP on the test images."""
     options = parse_arguments(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    size = tuple(int(side) for side in options.image_size.lower().split("x"))
     precision = choose_precision(options.precision)
     keras.mixed_precision.set_global_policy(precision)
     print(f"Keras {keras.__version__} on {keras.backend.backend()}, {precision}")
 
     splits = load_splits(options.data, options.classes)
-    trainer = Trainer(options, splits, size)
+    trainer = Trainer(options, splits)
     trainer.run()
     mean_average_precision = finish(options, splits, trainer.model)
     print(f"mAP@0.5 = {mean_average_precision:.3f}")

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from misc_utils.files import write_text
 
@@ -126,8 +125,9 @@ class WarmupCosine(keras.callbacks.Callback):
 class NamedBatches:
     """Passes `(x, y)` of a batch generator on and remembers the file names that came with them.
 
-    Hand `iter(named_batches)`, a Python generator, to `model.fit`. The given generator must yield `(x, y, file names)`. The consumer may run ahead of the training step
-    (prefetching), so names are kept by batch number for a while.
+    Hand `iter(named_batches)`, a Python generator, to `model.fit`. The given generator must yield
+    `(x, y, file names)`. The consumer may run ahead of the training step (prefetching), so names
+    are kept by batch number for a while.
     """
 
     def __init__(self, batches: Iterator[tuple], keep: int = 256):
@@ -247,7 +247,7 @@ def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
         yield model
         return
     variables = model.trainable_variables
-    own = [np.array(variable) for variable in variables]
+    own = [keras.ops.convert_to_numpy(variable) for variable in variables]
     optimizer.finalize_variable_values(variables)
     try:
         yield model

@@ -180,3 +180,42 @@ def test_wrong_size(tmp_path, files, resize):
     with pytest.raises(ValueError, match=r"resize must be False or \(height, width\), got"):
         dataset.create_hdf5_dataset(tmp_path / "a.h5", resize=resize)
     assert not (tmp_path / "a.h5").exists()
+
+
+class TestSubset:
+    def dataset(self, **arguments):
+        rng = np.random.default_rng(0)
+        dataset = DetectionDataset(
+            filenames=[f"{i}.jpg" for i in range(4)],
+            labels=[[[1, 0, 0, 5, i + 1]] for i in range(4)],
+            image_ids=list("abcd"),
+            **arguments,
+        )
+        dataset.images = [rng.integers(0, 256, (6, 7, 3), dtype=np.uint8) for _ in range(4)]
+        return dataset
+
+    def test_entries_follow_in_the_order_asked_for(self):
+        dataset = self.dataset()
+        part = dataset.subset([3, 1, 1])
+        assert type(part) is DetectionDataset
+        assert part.get_dataset_size() == 3
+        assert part.filenames == ["3.jpg", "1.jpg", "1.jpg"]
+        assert part.image_ids == ["d", "b", "b"]
+        assert [labels[0][4] for labels in part.labels] == [4, 2, 2]
+        assert part.eval_neutral is None
+        for i, source in enumerate([3, 1, 1]):
+            np.testing.assert_array_equal(part.get_image(i), dataset.images[source])
+        part.check()
+
+    def test_a_subset_of_a_subset(self):
+        dataset = self.dataset()
+        part = dataset.subset([3, 2, 0]).subset([2, 0])
+        assert part.image_ids == ["a", "d"]
+        np.testing.assert_array_equal(part.get_image(1), dataset.images[3])
+
+    def test_the_whole_stays_as_it_was(self):
+        dataset = self.dataset()
+        dataset.subset([0]).skipped_images["x"] = "y"
+        assert dataset.get_dataset_size() == 4
+        assert dataset.skipped_images == {}
+        assert dataset.image_ids == list("abcd")
