@@ -168,6 +168,7 @@ def _overlap(
     boxes1: np.ndarray, boxes2: np.ndarray, iou_threshold: float, border_pixels: str
 ) -> np.ndarray:
     """Return the `(m, n)` mask of pairs whose IoU is greater than the threshold."""
-    # Two boxes without area give 0 / 0; NaN is not greater than anything, so both survive.
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # Two boxes without area give 0 / 0, infinite boxes inf / inf; NaN is not greater than
+    # anything, so both survive.
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return iou(boxes1, boxes2, "corners", "outer_product", border_pixels) > iou_threshold

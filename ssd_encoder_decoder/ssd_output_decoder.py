@@ -324,8 +324,10 @@ class _BoxDecoder:
         """Decode `(k, n_classes + 1 + 12)` rows to `(k, 4)` float64 corners."""
         columns = rows[:, -_N_BOX_COLUMNS:].astype(np.float64)
         variances = columns[:, _VARIANCES] if self.use_variances else np.ones(4)
-        boxes = decode_boxes(columns[:, _OFFSETS], columns[:, _ANCHORS], variances, self.coords)
-        return to_corners(boxes, self.coords) * np.array(self.scale * 2)
+        # An untrained network may ask for boxes of any size: infinite ones are its answer, then.
+        with np.errstate(over="ignore", invalid="ignore"):
+            boxes = decode_boxes(columns[:, _OFFSETS], columns[:, _ANCHORS], variances, self.coords)
+            return to_corners(boxes, self.coords) * np.array(self.scale * 2)
 
 
 def _checked(

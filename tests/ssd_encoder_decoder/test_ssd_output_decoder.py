@@ -390,3 +390,15 @@ def test_box_ids_outside_of_the_layers(box_id):
     detections[1, 0] = box_id
     with pytest.raises(ValueError, match=f"detection 1 has the box id {box_id}, .* 30 boxes"):
         get_pred_layers([detections], [10, 20])
+
+
+def test_absurdly_large_boxes_are_decoded_without_a_warning():
+    # What an untrained network with variances of 1 predicts from unnormalised images.
+    y_pred = np.zeros((1, 3, 2 + 12), np.float32)
+    y_pred[0, :, 1] = [0.9, 0.8, 0.7]
+    y_pred[0, :, -12:-8] = [[0, 0, 800, 800], [5, 0, 900, 400], [0, 0, 0, 0]]
+    y_pred[0, :, -8:-4] = 0.5
+    y_pred[0, :, -4:] = 1
+    (detections,) = decode_detections(y_pred, img_height=300, img_width=300)
+    assert len(detections) == 3
+    np.testing.assert_allclose(detections[2], [1, 0.7, 75, 75, 225, 225], rtol=1e-6)
