@@ -15,7 +15,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/python examples/digit_scenes.py --output $(DEMO_DIR)/digit_scenes
 	$(BIN)/python examples/train_ssd7.py --data $(DEMO_DIR)/digit_scenes --output $(DEMO_DIR)/ssd7 \
-		--image-size 192x256 --flip none --minutes 6
+		--image-size 192x256 --flip none --minutes 6 --resume
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"

@@ -22,31 +22,29 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from data_generator.data_augmentation_chain_constant_input_size import (  # noqa: E402
+from data_generator.data_augmentation_chain_constant_input_size import (
     DataAugmentationConstantInputSize,
 )
-from data_generator.object_detection_2d_data_generator import DataGenerator  # noqa: E402
-from data_generator.object_detection_2d_geometric_ops import Resize  # noqa: E402
-from data_generator.object_detection_2d_photometric_ops import ConvertTo3Channels  # noqa: E402
-from data_generator.voc_parser import read_voc_annotation  # noqa: E402
-from eval_utils.average_precision_evaluator import Evaluator  # noqa: E402
-from keras_loss_function.keras_ssd_loss import SSDLoss  # noqa: E402
-from misc_utils.anchor_design import (  # noqa: E402
+from data_generator.object_detection_2d_data_generator import DataGenerator
+from data_generator.object_detection_2d_geometric_ops import Resize
+from data_generator.object_detection_2d_photometric_ops import ConvertTo3Channels
+from data_generator.voc_parser import read_image_set, read_voc_annotation
+from eval_utils.average_precision_evaluator import Evaluator
+from keras_loss_function.keras_ssd_loss import SSDLoss
+from misc_utils.anchor_design import (
     share_with_anchor,
     suggest_aspect_ratios,
     suggest_scales,
 )
-from misc_utils.class_balance import repeat_rare_classes  # noqa: E402
-from misc_utils.detection import detect  # noqa: E402
-from misc_utils.drawing import draw_detections, save_image  # noqa: E402
-from misc_utils.files import atomic_path, write_text  # noqa: E402
-from misc_utils.plotting import plot_history, plot_precision_recall  # noqa: E402
-from misc_utils.training import (  # noqa: E402
+from misc_utils.class_balance import repeat_rare_classes
+from misc_utils.detection import detect
+from misc_utils.drawing import draw_detections, save_image
+from misc_utils.files import atomic_path, write_text
+from misc_utils.plotting import plot_history, plot_precision_recall
+from misc_utils.training import (
     Budget,
     Checkpoints,
     EpochEnd,
@@ -55,10 +53,10 @@ from misc_utils.training import (  # noqa: E402
     WarmupCosine,
     averaged_weights,
 )
-from models.keras_ssd7 import build_model  # noqa: E402
-from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder  # noqa: E402
+from models.keras_ssd7 import build_model
+from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
-N_LAYERS = 4
+MAX_IMAGES_IN_MEMORY = 2000  # about 2 GB of images of 640 x 480 pixels
 HISTORY_COLUMNS = ("epoch", "seconds", "learning_rate", "loss", "val_loss", "val_mAP")
 
 
@@ -152,11 +150,13 @@ def load_splits(folder: Path, classes: str | None) -> Splits:
     class_names = ["background", *names]
     splits = {}
     for split in ("train", "val", "test"):
-        # Decoding a JPEG costs more than augmenting it; small sets fit into memory decoded.
-        splits[split] = DataGenerator(load_images_into_memory=split == "train", verbose=False)
+        image_set = folder / "ImageSets" / "Main" / f"{split}.txt"
+        # Decoding a JPEG costs as much as augmenting it; small sets fit into memory decoded.
+        in_memory = split == "train" and len(read_image_set(image_set)) <= MAX_IMAGES_IN_MEMORY
+        splits[split] = DataGenerator(load_images_into_memory=in_memory, verbose=False)
         splits[split].parse_xml(
             images_dirs=[folder / "JPEGImages"],
-            image_set_filenames=[folder / "ImageSets" / "Main" / f"{split}.txt"],
+            image_set_filenames=[image_set],
             annotations_dirs=[folder / "Annotations"],
             classes=class_names,
             verbose=False,
@@ -249,9 +249,15 @@ class Trainer:
         self.best_weights = options.output / "best.weights.h5"
         self.state = {"epoch": 0, "seconds": 0.0, "best_mAP": -1.0, "validated": 0.0, "history": []}
 
-        restored = self.checkpoints.load() if options.resume else None
+        restored = self.checkpoints.load()
+        if restored and not options.resume:
+            raise SystemExit(
+                f"{options.output} holds a training run. Add --resume to go on with it, or choose "
+                "another folder."
+            )
         if restored:
             self.model, self.state = restored
+            self.size = self.model.input_shape[1:3]
             print(f"resuming after epoch {self.state['epoch']}, {self.state['seconds']:.0f} s")
         else:
             self.model = build(options, splits, self.size)
@@ -290,9 +296,9 @@ class Trainer:
         """Train until the budget is used up."""
         options = self.options
         self.budget = Budget(self.steps, options.epochs, options.minutes, self.state["seconds"])
-        batches = self.training_batches()
-        if options.epochs is not None and self.state["epoch"] >= options.epochs:
+        if self.budget.is_used_up(self.state["epoch"]):
             return
+        batches = self.training_batches()
         self.model.fit(
             iter(batches),
             steps_per_epoch=self.steps,
@@ -392,7 +398,6 @@ def finish(options: argparse.Namespace, splits: Splits, trained: keras.Model) ->
         divide_by_stddev=127.5,
     )
     model.set_weights(trained.get_weights())
-    model.compile(loss=SSDLoss())
     with atomic_path(options.output / "model.keras") as path:
         model.save(path)
     write_text(options.output / "classes.txt", "\n".join(splits.class_names[1:]) + "\n")

@@ -65,6 +65,12 @@ class Budget(keras.callbacks.Callback):
         """Seconds of training so far, those before an interruption included."""
         return self._seconds_before + time.monotonic() - self._start
 
+    def is_used_up(self, epochs_before: int) -> bool:
+        """Say whether a run that was interrupted after so many epochs had finished already."""
+        if self.minutes is None:
+            return epochs_before >= self.epochs
+        return self._seconds_before >= 60 * self.minutes
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Start the clock."""
         self._start = time.monotonic()

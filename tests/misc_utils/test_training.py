@@ -65,6 +65,12 @@ class TestBudget:
         assert budget.fraction == pytest.approx(590 / 600, abs=0.01)
         assert budget.seconds >= 590
 
+    def test_a_finished_run_has_no_budget_left(self):
+        assert Budget(5, epochs=3).is_used_up(epochs_before=3)
+        assert not Budget(5, epochs=3).is_used_up(epochs_before=2)
+        assert Budget(5, minutes=1, seconds_before=60.0).is_used_up(epochs_before=0)
+        assert not Budget(5, minutes=1, seconds_before=59.0).is_used_up(epochs_before=99)
+
     @pytest.mark.parametrize("arguments", [{}, {"epochs": 3, "minutes": 3.0}])
     def test_exactly_one_kind_of_budget(self, arguments):
         with pytest.raises(ValueError, match="either `epochs` or `minutes`"):
@@ -129,6 +135,7 @@ class TestCheckpoints:
 
     def test_only_the_last_one_is_kept(self, tmp_path):
         model = small_model()
+        fit(model, [], epochs=1)
         checkpoints = Checkpoints(tmp_path)
         for epoch in (1, 2, 12):
             checkpoints.save(epoch, model, {})
@@ -137,6 +144,7 @@ class TestCheckpoints:
 
     def test_an_unfinished_one_is_ignored_and_replaced(self, tmp_path):
         model = small_model()
+        fit(model, [], epochs=1)
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save(1, model, {})
         killed = tmp_path / "unfinished-000002"  # what a killed process leaves behind
