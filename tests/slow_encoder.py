@@ -21,7 +21,7 @@ class SlowTarget(NamedTuple):
     Attributes:
         rows: float64 `(n_boxes, n_classes + 12)` target.
         margin: How close the closest decision was: the least difference between an IoU and a
-            threshold, or between the two best anchors of an object.
+            threshold, or between a first match and the best that it excluded.
     """
 
     rows: np.ndarray
@@ -35,7 +35,7 @@ def slow_encode(encoder: SSDInputEncoder, labels: np.ndarray) -> SlowTarget:
         [_iou(box[1:], _corners_in_pixels(anchor, encoder), encoder) for anchor in anchors]
         for box in labels
     ]
-    matches = _bipartite(overlaps)  # anchor -> object
+    matches, margin = _bipartite(overlaps)  # anchor -> object
     positive, neutral = dict(matches), set()
     for i in range(len(anchors)):
         if i in matches or len(labels) == 0:
@@ -56,26 +56,25 @@ def slow_encode(encoder: SSDInputEncoder, labels: np.ndarray) -> SlowTarget:
             rows[i, -12:-8] = _offsets(box[1:], anchor, encoder)
         elif i not in neutral:
             rows[i, encoder.background_id] = 1
-    return SlowTarget(rows, _margin(overlaps, encoder))
-
-
-def _bipartite(overlaps: list[list[float]]) -> dict[int, int]:
-    """Take the largest overlap of all, then the largest that is still possible, and so on."""
-    pairs = sorted((-v, k, i) for k, row in enumerate(overlaps) for i, v in enumerate(row) if v > 0)
-    matches = {}
-    for _, k, i in pairs:
-        if i not in matches and k not in matches.values():
-            matches[i] = k
-    return matches
-
-
-def _margin(overlaps: list[list[float]], encoder: SSDInputEncoder) -> float:
     thresholds = (encoder.pos_iou_threshold, encoder.neg_iou_limit)
-    margins = [abs(v - t) for row in overlaps for v in row for t in thresholds]
-    for row in overlaps:
-        first, second = sorted(row, reverse=True)[:2]
-        margins.append(first - second)
-    return min(margins, default=math.inf)
+    margins = (abs(v - t) for row in overlaps for v in row for t in thresholds)
+    return SlowTarget(rows, min(margin, *margins) if overlaps else margin)
+
+
+def _bipartite(overlaps: list[list[float]]) -> tuple[dict[int, int], float]:
+    """Take the largest overlap of all, then the largest that is still possible, and so on.
+
+    Returns the object of each matched anchor, and by how much the closest choice was made.
+    """
+    pairs = sorted((-v, k, i) for k, row in enumerate(overlaps) for i, v in enumerate(row) if v > 0)
+    matches, margin = {}, math.inf
+    while pairs:
+        best, object_, anchor = pairs[0]
+        matches[anchor] = object_
+        excluded = [v for v, k, i in pairs[1:] if (k == object_) != (i == anchor)]
+        margin = min(margin, excluded[0] - best) if excluded else margin
+        pairs = [(v, k, i) for v, k, i in pairs if k != object_ and i != anchor]
+    return matches, margin
 
 
 def _iou(box1, box2, encoder: SSDInputEncoder) -> float:
