@@ -150,11 +150,11 @@ class SSDLoss(keras.losses.Loss):
             n_positive = ops.sum(positives_per_image, keepdims=True)
         else:
             losses, n_positive = negative_losses, positives_per_image
-        wanted = ops.maximum(ops.floor(self.neg_pos_ratio * n_positive), float(self.n_neg_min))
+        wanted = ops.maximum(self.neg_pos_ratio * n_positive, float(self.n_neg_min))
         # A static-shape form of "top k with a k that only the data knows": the k-th largest loss
         # is a threshold; all above it are kept, and of those equal to it the first few.
         available = ops.sum(ops.cast(losses > 0, "float32"), axis=-1)
-        k = ops.cast(ops.minimum(wanted, available), "int32")[:, None]  # (pools, 1)
+        k = ops.cast(ops.minimum(wanted, available), "int32")[:, None]  # (pools, 1), whole
         ascending = ops.sort(losses, axis=-1)
         position = ops.clip(ops.shape(losses)[1] - k, 0, ops.shape(losses)[1] - 1)
         threshold = ops.take_along_axis(ascending, position, axis=-1)
@@ -162,7 +162,6 @@ class SSDLoss(keras.losses.Loss):
         tied = ops.cast(losses == threshold, "int32")
         room = k - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
         kept = ops.logical_or(above, ops.logical_and(tied > 0, ops.cumsum(tied, axis=-1) <= room))
-        kept = ops.logical_and(kept, k > 0)
         return ops.reshape(ops.cast(kept, "float32"), shape)
 
     def get_config(self) -> dict:

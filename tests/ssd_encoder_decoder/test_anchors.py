@@ -63,13 +63,21 @@ def test_centres_by_hand(steps, offsets, cy, cx):
             np.testing.assert_allclose(grid.boxes[row, column, 0], [cx[column], cy[row], 10, 10])
 
 
-def test_clipping_stops_at_the_last_pixel():
+@pytest.mark.parametrize(
+    ("scale", "clipped"),
+    [
+        (3.0, [0, 0, 199, 99]),
+        (1.0, [50, 0, 150, 99]),  # an edge at the image's end moves to the last pixel, too
+        (0.5, [75, 25, 125, 75]),
+    ],
+)
+def test_clipping_stops_at_the_last_pixel(scale, clipped):
     grid = anchor_boxes(
-        (1, 1), (100, 200), [1.0], 3.0, 3.0, False, clip_boxes=True, coords="corners",
+        (1, 1), (100, 200), [1.0], scale, scale, False, clip_boxes=True, coords="corners",
         normalize_coords=False,
     )  # fmt: skip
-    np.testing.assert_array_equal(grid.boxes[0, 0, 0], [0, 0, 199, 99])
-    np.testing.assert_array_equal(grid.shapes, [(300, 300)])  # shapes are those before clipping
+    np.testing.assert_array_equal(grid.boxes[0, 0, 0], clipped)
+    np.testing.assert_array_equal(grid.shapes, [(100 * scale,) * 2])  # those before clipping
 
 
 @given(data=st.data())
