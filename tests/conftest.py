@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def golden():
-    """Return a loader: `golden("ssd_loss")` has `.info` (the JSON) and `.arrays` (name -> array)."""
+    """Return a loader: `golden("ssd_loss")` has `.info` (JSON) and `.arrays` (name -> array)."""
     cache = {}
 
     def load(topic: str) -> SimpleNamespace:
