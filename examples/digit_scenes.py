@@ -54,7 +54,7 @@ scikit-learn. All other photographs are in the public domain or CC0, shipped by 
 """
 
 N_DIGITS_PROBABILITIES = (0.08, 0.20, 0.26, 0.22, 0.15, 0.09)  # of a scene with 0, 1, ..., 5 digits
-MIN_DIGIT_HEIGHT = 28  # pixels; an 8 x 8 scan is hard to read below that
+MIN_DIGIT_HEIGHT = 36  # pixels; an 8 x 8 scan is hard to read below that
 MAX_DIGIT_HEIGHT = 0.5  # of the shorter side of the image
 MAX_ROTATION = 20  # degrees; far more would turn a 6 into a 9
 TRUNCATED_SHARE = 0.15  # of the digits are pushed towards a border of the image
@@ -276,7 +276,7 @@ def _draw_glyph(rng: np.random.Generator, scan: np.ndarray, shorter_side: int) -
     )
     # Interpolation leaves soft slopes that show the grid of the scan: smooth, then steepen them.
     patch = cv2.GaussianBlur(patch, (0, 0), 0.2 * cell)
-    slope = np.clip((patch - 0.36) / 0.2, 0, 1)
+    slope = np.clip((patch - 0.43) / 0.3, 0, 1)
     alpha = slope * slope * (3 - 2 * slope)
     rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -16,7 +16,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,11 +102,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=numbers,
         help="comma-separated anchor ratios; by default from the boxes",
     )
-    add("--batch-size", type=int, default=16, help="images a step")
+    add("--batch-size", type=int, default=8, help="images a step")
     add("--learning-rate", type=float, default=2e-3, help="peak of the schedule")
     add("--weight-decay", type=float, default=1e-3, help="of AdamW")
     add("--flip", choices=("none", "horizontal", "both"), default="horizontal",
         help="none where left and right matter, both where up and down do not either")  # fmt: skip
+    add("--augmentation", choices=("full", "photometric", "none"), default="full",
+        help="full: shift and zoom, too; a large and varied data set may need less")  # fmt: skip
     add("--no-balance", dest="balance", action="store_false",
         help="show images of rare classes no more often than others")  # fmt: skip
     add("--precision", choices=("auto", "float32", "mixed_bfloat16"), default="auto",
@@ -210,7 +212,7 @@ def build(options: argparse.Namespace, splits: Splits, size: tuple[int, int]) ->
             weight_decay=options.weight_decay,
             global_clipnorm=10.0,
             use_ema=True,
-            ema_momentum=0.998,
+            ema_momentum=0.99,
         ),
         loss=SSDLoss(),
     )
@@ -261,7 +263,7 @@ class Trainer:
             print(f"resuming after epoch {self.state['epoch']}, {self.state['seconds']:.0f} s")
         else:
             self.model = build(options, splits, self.size)
-        self.encoder = SSDInputEncoder.from_model(self.model, neg_iou_limit=0.4)
+        self.encoder = SSDInputEncoder.from_model(self.model, neg_iou_limit=0.5)
         report_anchors(self.encoder, splits, self.size)
         self.train = splits.train
         if options.balance:
@@ -269,21 +271,31 @@ class Trainer:
             print(f"{self.train.get_dataset_size()} images an epoch, rare classes repeated")
         self.steps = math.ceil(self.train.get_dataset_size() / options.batch_size)
 
+    def augmentation(self) -> list[Callable]:
+        """Return the random transformations that the options ask for."""
+        flip, kind = self.options.flip, self.options.augmentation
+        if kind == "none":
+            return []
+        nothing = {} if kind == "full" else {"random_translate": ((0, 0), (0, 0), 0.0)}
+        return [
+            DataAugmentationConstantInputSize(
+                random_flip=0.0 if flip == "none" else 0.5,
+                random_flip_vertical=0.5 if flip == "both" else 0.0,
+                random_hue=(10, 0.5),
+                random_scale=(0.7, 2.0, 0.5 if kind == "full" else 0.0),
+                background=(127, 127, 127),
+                **nothing,
+            )
+        ]
+
     def training_batches(self) -> NamedBatches:
         """Augmented batches, the same in every run with the same seed."""
-        flip = self.options.flip
-        augmentation = DataAugmentationConstantInputSize(
-            random_flip=0.0 if flip == "none" else 0.5,
-            random_flip_vertical=0.5 if flip == "both" else 0.0,
-            random_hue=(10, 0.5),
-            random_scale=(0.7, 2.0, 0.5),
-            background=(127, 127, 127),
-        )
+        steps = [ConvertTo3Channels(), Resize(*self.size), *self.augmentation()]
         return NamedBatches(
             self.train.generate(
                 self.options.batch_size,
                 shuffle=True,
-                transformations=[ConvertTo3Channels(), Resize(*self.size), augmentation],
+                transformations=steps,
                 label_encoder=self.encoder,
                 returns={"processed_images", "encoded_labels", "filenames"},
                 keep_images_without_gt=True,
