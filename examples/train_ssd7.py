@@ -84,38 +84,32 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
+    length = parser.add_mutually_exclusive_group()
+    # fmt: off
     add("--data", required=True, type=Path, help="folder in Pascal VOC format")
     add("--output", required=True, type=Path, help="folder for the results")
-    length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, help="how many passes over the training images")
     length.add_argument("--minutes", type=float, help="how many minutes (30 if neither is given)")
     add("--image-size", default="300x300", type=size, metavar="HEIGHTxWIDTH",
-        help="of the network's input")  # fmt: skip
+        help="of the network's input")
     add("--classes", help="comma-separated class names; by default those in the annotations")
-    add(
-        "--scales",
-        type=numbers,
-        help="five comma-separated anchor scales; by default from the boxes",
-    )
-    add(
-        "--aspect-ratios",
-        type=numbers,
-        help="comma-separated anchor ratios; by default from the boxes",
-    )
+    add("--scales", type=numbers, help="five anchor scales; by default fitted to the boxes")
+    add("--aspect-ratios", type=numbers, help="of the anchors; by default fitted to the boxes")
     add("--batch-size", type=int, default=8, help="images a step")
     add("--learning-rate", type=float, default=2e-3, help="peak of the schedule")
     add("--weight-decay", type=float, default=1e-3, help="of AdamW")
     add("--flip", choices=("none", "horizontal", "both"), default="horizontal",
-        help="none where left and right matter, both where up and down do not either")  # fmt: skip
+        help="none where left and right matter, both where up and down do not either")
     add("--augmentation", choices=("full", "photometric", "none"), default="full",
-        help="full: shift and zoom, too; a large and varied data set may need less")  # fmt: skip
+        help="full: shift and zoom, too; a large and varied data set may need less")
     add("--no-balance", dest="balance", action="store_false",
-        help="show images of rare classes no more often than others")  # fmt: skip
+        help="show images of rare classes no more often than others")
     add("--precision", choices=("auto", "float32", "mixed_bfloat16"), default="auto",
-        help="auto: bfloat16 where the processor computes with it")  # fmt: skip
+        help="auto: bfloat16 where the processor computes with it")
     add("--seed", type=int, default=0, help="of weights, order and augmentation")
     add("--pictures", type=int, default=24, help="how many test images to draw")
     add("--resume", action="store_true", help="go on with the run in the output folder")
+    # fmt: on
     options = parser.parse_args(arguments)
     if options.epochs is None and options.minutes is None:
         options.minutes = 30.0
@@ -171,34 +165,37 @@ def load_splits(folder: Path, classes: str | None) -> Splits:
 
 def labels_at(dataset: DataGenerator, size: tuple[int, int]) -> list[np.ndarray]:
     """Return the labels of all images in pixels of the network's input."""
-    resized = dataset.generate(
-        dataset.get_dataset_size(),
+    batches = dataset.generate(
+        batch_size=32,
         shuffle=False,
         transformations=[ConvertTo3Channels(), Resize(*size)],
         returns={"processed_labels"},
         keep_images_without_gt=True,
     )
-    return next(resized)[0]
+    n_batches = math.ceil(dataset.get_dataset_size() / 32)
+    return [labels for _ in range(n_batches) for labels in next(batches)[0]]
 
 
 def choose_anchors(
-    options: argparse.Namespace, splits: Splits, size: tuple[int, int]
+    options: argparse.Namespace, labels: list[np.ndarray]
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Return scales and aspect ratios: the given ones, or such as fit the training boxes."""
-    labels = labels_at(splits.train, size)
     ratios = options.aspect_ratios or suggest_aspect_ratios(labels)
+    size = options.image_size
     _, predictor_sizes = build_model((*size, 3), n_classes=1, return_predictor_sizes=True)
     scales = options.scales or suggest_scales(labels, size, predictor_sizes, ratios)
     return scales, ratios
 
 
-def build(options: argparse.Namespace, splits: Splits, size: tuple[int, int]) -> keras.Model:
-    """Build and compile a fresh model."""
+def build(
+    options: argparse.Namespace, class_names: list[str], labels: list[np.ndarray]
+) -> keras.Model:
+    """Build and compile a fresh model for training labels in pixels of its input."""
     keras.utils.set_random_seed(options.seed)
-    scales, ratios = choose_anchors(options, splits, size)
+    scales, ratios = choose_anchors(options, labels)
     model = build_model(
-        image_size=(*size, 3),
-        n_classes=len(splits.class_names) - 1,
+        image_size=(*options.image_size, 3),
+        n_classes=len(class_names) - 1,
         scales=scales,
         aspect_ratios_global=ratios,
         variances=(0.1, 0.1, 0.2, 0.2),
@@ -219,13 +216,12 @@ def build(options: argparse.Namespace, splits: Splits, size: tuple[int, int]) ->
     return model
 
 
-def report_anchors(encoder: SSDInputEncoder, splits: Splits, size: tuple[int, int]) -> None:
+def report_anchors(encoder: SSDInputEncoder, labels: list[np.ndarray]) -> None:
     """Print the anchor settings, and how many boxes they suit before any augmentation."""
-    print(
-        f"image size {size[0]}x{size[1]}, {sum(b[..., 0].size for b in encoder.boxes_list)} anchors"
-    )
+    n_anchors = sum(boxes[..., 0].size for boxes in encoder.boxes_list)
+    print(f"image size {encoder.img_height}x{encoder.img_width}, {n_anchors} anchors")
     print(f"scales {encoder.scales.tolist()}, aspect ratios {encoder.aspect_ratios[0]}")
-    share = share_with_anchor(encoder, labels_at(splits.train, size), 0.5)
+    share = share_with_anchor(encoder, labels, iou_threshold=0.5)
     print(f"{share:.1%} of the training boxes have an anchor with IoU >= 0.5")
 
 
@@ -261,10 +257,12 @@ class Trainer:
             self.model, self.state = restored
             self.size = self.model.input_shape[1:3]
             print(f"resuming after epoch {self.state['epoch']}, {self.state['seconds']:.0f} s")
-        else:
-            self.model = build(options, splits, self.size)
+        labels = labels_at(splits.train, self.size)
+        if not restored:
+            self.model = build(options, splits.class_names, labels)
+        # No neutral boxes, as in Caffe: anchors that fit half-way are hard negatives worth having.
         self.encoder = SSDInputEncoder.from_model(self.model, neg_iou_limit=0.5)
-        report_anchors(self.encoder, splits, self.size)
+        report_anchors(self.encoder, labels)
         self.train = splits.train
         if options.balance:
             self.train = splits.train.subset(repeat_rare_classes(splits.train.labels))
@@ -290,12 +288,11 @@ class Trainer:
 
     def training_batches(self) -> NamedBatches:
         """Augmented batches, the same in every run with the same seed."""
-        steps = [ConvertTo3Channels(), Resize(*self.size), *self.augmentation()]
         return NamedBatches(
             self.train.generate(
                 self.options.batch_size,
                 shuffle=True,
-                transformations=steps,
+                transformations=[ConvertTo3Channels(), Resize(*self.size), *self.augmentation()],
                 label_encoder=self.encoder,
                 returns={"processed_images", "encoded_labels", "filenames"},
                 keep_images_without_gt=True,
@@ -340,7 +337,7 @@ class Trainer:
             self.state["validated"] = self.budget.fraction
             with averaged_weights(self.model):
                 row |= self.validate()
-                if row["val_mAP"] >= self.state["best_mAP"]:
+                if not row["val_mAP"] < self.state["best_mAP"]:  # also if there is no mAP
                     self.state["best_mAP"] = row["val_mAP"]
                     with atomic_path(self.best_weights) as path:
                         self.model.save_weights(path)
