@@ -13,9 +13,9 @@ $(VENV)/.installed: setup.py pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python examples/digit_scenes.py --output $(DEMO_DIR)/digit_scenes
+	$(BIN)/python examples/digit_scenes.py --output $(DEMO_DIR)/digit_scenes --train 4000
 	$(BIN)/python examples/train_ssd7.py --data $(DEMO_DIR)/digit_scenes --output $(DEMO_DIR)/ssd7 \
-		--image-size 192x256 --flip none --minutes 6 --resume
+		--image-size 144x192 --flip none --augmentation photometric --minutes 6 --resume
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
@@ -30,6 +30,10 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.installed
+	for name in encoding decoding evaluation training_step; do \
+		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) build *.egg-info

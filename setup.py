@@ -40,7 +40,6 @@ setup(
         "keras>=3.15",
         "numpy>=2.0",
         "opencv-python>=4.12",
-        "beautifulsoup4>=4.12",
         "lxml>=5.3",
         "h5py>=3.12",
         "tqdm>=4.66",

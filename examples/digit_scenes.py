@@ -36,7 +36,7 @@ CLASSES = (
 )
 
 SPLITS = ("train", "val", "test")
-DIGIT_SHARES = (0.7, 0.15, 0.15)  # of the scans of each class
+DIGIT_SHARES = (0.8, 0.1, 0.1)  # of the scans of each class
 # Each split's part of every photograph, as fractions (xmin, ymin, xmax, ymax); they do not overlap.
 PHOTOGRAPH_PARTS = ((0.0, 0.0, 0.6, 1.0), (0.6, 0.0, 1.0, 0.5), (0.6, 0.5, 1.0, 1.0))
 PHOTOGRAPHS = {
@@ -54,9 +54,9 @@ scikit-learn. All other photographs are in the public domain or CC0, shipped by 
 """
 
 N_DIGITS_PROBABILITIES = (0.08, 0.20, 0.26, 0.22, 0.15, 0.09)  # of a scene with 0, 1, ..., 5 digits
-MIN_DIGIT_HEIGHT = 36  # pixels; an 8 x 8 scan is hard to read below that
+MIN_DIGIT_HEIGHT = 40  # pixels; an 8 x 8 scan is hard to read below that
 MAX_DIGIT_HEIGHT = 0.5  # of the shorter side of the image
-MAX_ROTATION = 20  # degrees; far more would turn a 6 into a 9
+MAX_ROTATION = 15  # degrees; far more would turn a 6 into a 9
 TRUNCATED_SHARE = 0.15  # of the digits are pushed towards a border of the image
 MIN_VISIBLE_INK = 0.8  # of every digit, after the border and the digits above it
 MIN_CONTRAST = 60  # luminance steps of 255 between ink and what surrounds it

@@ -56,7 +56,7 @@ from misc_utils.training import (
 from models.keras_ssd7 import build_model
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
-MAX_IMAGES_IN_MEMORY = 2000  # about 2 GB of images of 640 x 480 pixels
+MAX_IMAGES_IN_MEMORY = 5000  # 4.6 GB of images of 640 x 480 pixels
 HISTORY_COLUMNS = ("epoch", "seconds", "learning_rate", "loss", "val_loss", "val_mAP")
 
 
