@@ -13,7 +13,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python examples/digit_scenes.py --output $(DEMO_DIR)/digit_scenes --train 4000
+	$(BIN)/python examples/digit_scenes.py --output $(DEMO_DIR)/digit_scenes --train 3000
 	$(BIN)/python examples/train_ssd7.py --data $(DEMO_DIR)/digit_scenes --output $(DEMO_DIR)/ssd7 \
 		--image-size 144x192 --flip none --augmentation photometric --minutes 6 --resume
 

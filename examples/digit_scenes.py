@@ -53,13 +53,14 @@ china.jpg by danielbuechele and flower.jpg by vultilion, both from Flickr, CC BY
 scikit-learn. All other photographs are in the public domain or CC0, shipped by scikit-image.
 """
 
-N_DIGITS_PROBABILITIES = (0.08, 0.20, 0.26, 0.22, 0.15, 0.09)  # of a scene with 0, 1, ..., 5 digits
+# Of a scene with 0, 1, ..., 7 digits.
+N_DIGITS_PROBABILITIES = (0.06, 0.08, 0.12, 0.18, 0.20, 0.18, 0.12, 0.06)
 MIN_DIGIT_HEIGHT = 40  # pixels; an 8 x 8 scan is hard to read below that
 MAX_DIGIT_HEIGHT = 0.5  # of the shorter side of the image
 MAX_ROTATION = 15  # degrees; far more would turn a 6 into a 9
 TRUNCATED_SHARE = 0.15  # of the digits are pushed towards a border of the image
-MIN_VISIBLE_INK = 0.8  # of every digit, after the border and the digits above it
-MIN_CONTRAST = 60  # luminance steps of 255 between ink and what surrounds it
+MIN_VISIBLE_INK = 0.85  # of every digit, after the border and the digits above it
+MIN_CONTRAST = 70  # luminance steps of 255 between ink and what surrounds it
 MAX_ATTEMPTS = 40  # to place one digit before the scene does without it
 VERSION = 1  # of the pictures: raise it when the same settings no longer give the same pictures
 
@@ -203,7 +204,7 @@ def draw_scene(
     scans: list[tuple[int, np.ndarray]],
     backgrounds: list[np.ndarray],
 ) -> tuple[np.ndarray, list[dict]]:
-    """Lay up to five digits on a part of a photograph.
+    """Lay up to seven digits on a part of a photograph.
 
     A digit is drawn again with other parameters until it can be read: enough of it and of the
     digits below it remains visible, and it stands out against what surrounds it.
