@@ -15,7 +15,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/python examples/digit_scenes.py --output $(DEMO_DIR)/digit_scenes --train 3000
 	$(BIN)/python examples/train_ssd7.py --data $(DEMO_DIR)/digit_scenes --output $(DEMO_DIR)/ssd7 \
-		--image-size 144x192 --flip none --augmentation photometric --minutes 6 --resume
+		--image-size 144x192 --flip none --augmentation photometric --minutes 7 --resume
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"

@@ -439,6 +439,7 @@ def draw_test_images(options: argparse.Namespace, splits: Splits, model: keras.M
             detect(model, image)[0],
             class_names=splits.class_names,
             ground_truth=np.array(test.labels[index]).reshape(-1, 5),
+            min_size=400,  # small images are enlarged, so that the names can be read
         )
         save_image(options.output / "detections" / f"{test.image_ids[index]}.png", drawn)
 
