@@ -19,6 +19,14 @@ from misc_utils.detection import detect
 from misc_utils.training import NonFiniteLossError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _precision_of_other_tests():
+    """The script sets the dtype policy of its process."""
+    policy = keras.mixed_precision.dtype_policy()
+    yield
+    keras.mixed_precision.set_dtype_policy(policy)
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes") / "digits"
