@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.timing import seconds
 from bounding_box_utils.bounding_box_utils import iou
 from ssd_encoder_decoder.box_coder import decode_boxes, to_corners
 from ssd_encoder_decoder.ssd_output_decoder import decode_detections, decode_detections_fast
@@ -62,20 +62,10 @@ def opencv(image: np.ndarray) -> np.ndarray:
     return np.column_stack([class_ids[kept], scores[kept], boxes[kept]])
 
 
-def milliseconds(work: Callable[[], object], repetitions: int) -> tuple[float, float]:
-    """Return the median and the least time of a function, after one run for warming up."""
-    work()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        work()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times), min(times)
-
-
 def report(name: str, work: Callable[[], object], n_images: int, repetitions: int = 30) -> float:
     """Print the time of one image; return the median."""
-    median, least = (t / n_images for t in milliseconds(work, repetitions))
+    times = [1000 * t / n_images for t in seconds(work, repetitions)]
+    median, least = statistics.median(times), min(times)
     print(f"{name:58s}{median:8.2f}{least:8.2f}")
     return median
 

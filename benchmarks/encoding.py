@@ -9,12 +9,11 @@ template, so no encoder that returns new arrays is faster than that copy.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+from statistics import median
 
 import numpy as np
 
+from benchmarks.timing import seconds
 from bounding_box_utils.bounding_box_utils import convert_coordinates, iou
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
@@ -86,17 +85,6 @@ def check_that_both_agree(encoder: SSDInputEncoder, batch: list[np.ndarray]) -> 
         raise RuntimeError(f"The two ways disagree; rows that differ, by image: {n_different}.")
 
 
-def median_seconds(work: Callable[[], object], repetitions: int) -> float:
-    """Time a function after one run for warming up."""
-    work()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def main() -> None:
     """Check that both ways agree, then time them."""
     rng, encoder = np.random.default_rng(SEED), ssd300_encoder()
@@ -105,9 +93,9 @@ def main() -> None:
     for mean_objects in (2.5, 15):
         batch = random_batch(rng, mean_objects)
         check_that_both_agree(encoder, batch)
-        copying = median_seconds(lambda: np.repeat(template[np.newaxis], BATCH, axis=0), 15)
-        ours = median_seconds(lambda batch=batch: encoder(batch), 15)
-        loop = median_seconds(lambda batch=batch: plain_loop(encoder, batch), 3)
+        copying = median(seconds(lambda: np.repeat(template[np.newaxis], BATCH, axis=0), 15))
+        ours = median(seconds(lambda batch=batch: encoder(batch), 15))
+        loop = median(seconds(lambda batch=batch: plain_loop(encoder, batch), 3))
         rates = [BATCH / seconds for seconds in (copying, ours, loop)]
         n = sum(map(len, batch)) / BATCH
         print(

@@ -1,19 +1,18 @@
 """Time `match_predictions` beside the plain loop over predictions, on the same data in one run.
 
-    python benchmarks/evaluation.py
+    python -m benchmarks.evaluation
 
 1,000 images with 200 detections each, 20 classes, about 2.5 objects an image, as on Pascal VOC.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
 
+from benchmarks.timing import seconds
 from bounding_box_utils.bounding_box_utils import iou
 from eval_utils.detection_scorer import DetectionScorer
 from eval_utils.prediction_results import collect_predictions
@@ -73,17 +72,6 @@ def match_in_a_loop(scorer: DetectionScorer) -> list[np.ndarray]:
     return results
 
 
-def median_seconds(work: Callable[[], object], repetitions: int) -> float:
-    """Time a function after one run for warming up."""
-    work()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def main() -> None:
     """Check that both ways agree, then time them."""
     scorer = make_scorer(np.random.default_rng(SEED))
@@ -91,8 +79,8 @@ def main() -> None:
     for fast, slow in zip(scorer.true_positives, match_in_a_loop(scorer), strict=True):
         np.testing.assert_array_equal(fast, slow)
 
-    fast = median_seconds(lambda: scorer.match_predictions(verbose=False), repetitions=7)
-    slow = median_seconds(lambda: match_in_a_loop(scorer), repetitions=3)
+    fast = median(seconds(lambda: scorer.match_predictions(verbose=False), repetitions=7))
+    slow = median(seconds(lambda: match_in_a_loop(scorer), repetitions=3))
     n_predictions = N_IMAGES * N_DETECTIONS
     print(f"{n_predictions:,} predictions, {N_CLASSES} classes, medians:")
     print(f"  match_predictions                 {fast:7.3f} s")

@@ -54,6 +54,7 @@ from misc_utils.training import (
     averaged_weights,
 )
 from models.keras_ssd7 import build_model
+from ssd_encoder_decoder.model_settings import read_model_settings
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
 MAX_IMAGES_IN_MEMORY = 5000  # 4.6 GB of images of 640 x 480 pixels
@@ -187,15 +188,13 @@ def choose_anchors(
     return scales, ratios
 
 
-def build(
-    options: argparse.Namespace, class_names: list[str], labels: list[np.ndarray]
+def make_ssd7(
+    size: tuple[int, int], n_classes: int, scales: Sequence[float], ratios: Sequence[float]
 ) -> keras.Model:
-    """Build and compile a fresh model for training labels in pixels of its input."""
-    keras.utils.set_random_seed(options.seed)
-    scales, ratios = choose_anchors(options, labels)
-    model = build_model(
-        image_size=(*options.image_size, 3),
-        n_classes=len(class_names) - 1,
+    """Make the model that this script trains and saves, in the current dtype policy."""
+    return build_model(
+        image_size=(*size, 3),
+        n_classes=n_classes,
         scales=scales,
         aspect_ratios_global=ratios,
         variances=(0.1, 0.1, 0.2, 0.2),
@@ -203,6 +202,15 @@ def build(
         subtract_mean=127.5,
         divide_by_stddev=127.5,
     )
+
+
+def build(
+    options: argparse.Namespace, class_names: list[str], labels: list[np.ndarray]
+) -> keras.Model:
+    """Build and compile a fresh model for training labels in pixels of its input."""
+    keras.utils.set_random_seed(options.seed)
+    scales, ratios = choose_anchors(options, labels)
+    model = make_ssd7(options.image_size, len(class_names) - 1, scales, ratios)
     model.compile(
         optimizer=keras.optimizers.AdamW(
             options.learning_rate,
@@ -226,7 +234,7 @@ def report_anchors(encoder: SSDInputEncoder, labels: list[np.ndarray]) -> None:
 
 
 def choose_precision(precision: str) -> str:
-    """Return the dtype policy: bfloat16 halves the time of a step where the hardware has it."""
+    """Return the dtype policy: bfloat16 makes steps faster where the hardware computes with it."""
     if precision != "auto":
         return precision
     try:
@@ -395,16 +403,12 @@ def finish(options: argparse.Namespace, splits: Splits, trained: keras.Model) ->
     trained.load_weights(options.output / "best.weights.h5")
     # Training may have used half precision; the saved model computes in float32 everywhere.
     keras.mixed_precision.set_global_policy("float32")
-    encoder = SSDInputEncoder.from_model(trained)
-    model = build_model(
-        image_size=trained.input_shape[1:],
-        n_classes=len(splits.class_names) - 1,
-        scales=encoder.scales,
-        aspect_ratios_per_layer=encoder.aspect_ratios,
-        variances=encoder.variances,
-        normalize_coords=True,
-        subtract_mean=127.5,
-        divide_by_stddev=127.5,
+    anchors = read_model_settings(trained).anchors
+    model = make_ssd7(
+        trained.input_shape[1:3],
+        len(splits.class_names) - 1,
+        anchors.scales,
+        anchors.aspect_ratios[0],  # the same on all layers
     )
     model.set_weights(trained.get_weights())
     with atomic_path(options.output / "model.keras") as path:
