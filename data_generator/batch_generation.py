@@ -66,7 +66,7 @@ class ImageDataset(Protocol):
     def get_image(self, index: int) -> np.ndarray:
         """Return the image of an entry as a new array."""
 
-    def describe(self, index: int) -> str:
+    def entry_name(self, index: int) -> str:
         """Name an entry, for messages."""
 
     def check(self) -> None:
@@ -212,7 +212,7 @@ class BatchMaker:
         sample = Sample(index)
         tracked = False
         if self.dataset.labels is not None:
-            sample.labels = label_array(self.dataset.labels[index], self.dataset.describe(index))
+            sample.labels = label_array(self.dataset.labels[index], self.dataset.entry_name(index))
             if len(sample.labels) == 0 and not self.keep_images_without_gt:
                 raise _Dropped("no ground truth, and keep_images_without_gt=False")
             if "original_labels" in self.returns:
@@ -241,7 +241,7 @@ class BatchMaker:
         except ImageReadError as error:
             if self.on_image_error == "raise":
                 raise
-            self.dataset.skipped_images[self.dataset.describe(index)] = str(error)
+            self.dataset.skipped_images[self.dataset.entry_name(index)] = str(error)
             raise _Dropped("the image cannot be read (see skipped_images)") from error
 
     def _transform(self, sample: Sample, epoch: int, position: int) -> None:
@@ -273,7 +273,7 @@ class BatchMaker:
         if labels.size == 0:
             return np.zeros((0, 5), np.float32)
         raise ValueError(
-            f"{self.dataset.describe(index)}: the transformations made labels of the shape "
+            f"{self.dataset.entry_name(index)}: the transformations made labels of the shape "
             f"{labels.shape}; expected (k, 5)"
         )
 
@@ -289,7 +289,7 @@ class BatchMaker:
         sample.eval_neutral = np.array(self.dataset.eval_neutral[sample.index], bool).reshape(-1)
         if len(sample.eval_neutral) != n_boxes:
             raise DatasetError(
-                f"{self.dataset.describe(sample.index)}: labels has {n_boxes} boxes, but "
+                f"{self.dataset.entry_name(sample.index)}: labels has {n_boxes} boxes, but "
                 f"eval_neutral has {len(sample.eval_neutral)} entries for this image"
             )
         if not self.steps:
@@ -309,7 +309,7 @@ class BatchMaker:
             sample.eval_neutral = sample.eval_neutral[numbers.astype(int)]
         elif len(sample.labels) != n_boxes:
             raise ValueError(
-                f"{self.dataset.describe(sample.index)}: a transformation removed boxes and did "
+                f"{self.dataset.entry_name(sample.index)}: a transformation removed boxes and did "
                 "not keep the sixth column of the labels as it was, so eval_neutral cannot follow "
                 "its boxes. Transformations must select whole rows, and change no column but the "
                 "four of the box"
@@ -332,7 +332,7 @@ class BatchMaker:
             return
         bad = np.flatnonzero(~good)
         message = (
-            f"{self.dataset.describe(sample.index)}: {len(bad)} of {len(good)} boxes have no size "
+            f"{self.dataset.entry_name(sample.index)}: {len(bad)} of {len(good)} boxes have no size "
             f"or are not finite after the transformations; the first is box {bad[0]}, "
             f"{dict(zip(fmt, sample.labels[bad[0], list(fmt.values())].tolist(), strict=True))}. "
             "Correct the annotations, or pass degenerate_box_handling='remove'"
@@ -358,7 +358,7 @@ class BatchMaker:
             entries = getattr(dataset, name)
             parts[name] = None if entries is None else [entries[s.index] for s in samples]
         if "processed_images" in self.returns:
-            parts["processed_images"] = stack_images(samples, dataset.describe)
+            parts["processed_images"] = stack_images(samples, dataset.entry_name)
         parts["encoded_labels"], parts["matched_anchors"] = self._encode(labels)
         return tuple(parts[name] for name in RETURNS if name in self.returns)
 
@@ -371,7 +371,7 @@ class BatchMaker:
         return self.label_encoder(labels, diagnostics=False), None
 
 
-def stack_images(samples: Sequence[Sample], describe: Callable[[int], str]) -> np.ndarray:
+def stack_images(samples: Sequence[Sample], entry_name: Callable[[int], str]) -> np.ndarray:
     """Stack the images of a batch.
 
     Returns:
@@ -385,7 +385,7 @@ def stack_images(samples: Sequence[Sample], describe: Callable[[int], str]) -> n
         if np.shape(sample.image) != shape:
             raise ImageSizeError(
                 "The images of a batch must have one size and number of channels, but "
-                f"{describe(samples[0].index)} is {shape} and {describe(sample.index)} is "
+                f"{entry_name(samples[0].index)} is {shape} and {entry_name(sample.index)} is "
                 f"{np.shape(sample.image)} after the transformations. Add "
                 "Resize(height, width) as the last transformation (and ConvertTo3Channels() "
                 "where channels differ)"

@@ -218,7 +218,7 @@ class DetectionDataset:
         part.skipped_images = {}
         return part
 
-    def describe(self, index: int) -> str:
+    def entry_name(self, index: int) -> str:
         """Name an entry for messages: its file, else its id, else its position."""
         if self.filenames is not None:
             return str(self.filenames[index])
@@ -302,7 +302,7 @@ class DetectionDataset:
         image = self.get_image(index)
         if self.labels is None:
             return (image if transformation is None else transformation(image)), None
-        labels = label_array(self.labels[index], self.describe(index))
+        labels = label_array(self.labels[index], self.entry_name(index))
         return (image, labels) if transformation is None else transformation(image, labels)
 
     def save_dataset(

@@ -124,11 +124,11 @@ def test_lists_of_different_length(files, name):
 
 def test_entries_have_names(tmp_path, files):
     dataset = DetectionDataset(filenames=files, image_ids=["x", 7])
-    assert dataset.describe(1) == files[1]
+    assert dataset.entry_name(1) == files[1]
     dataset.filenames = None
-    assert dataset.describe(1) == "image 7"
+    assert dataset.entry_name(1) == "image 7"
     dataset.image_ids = None
-    assert dataset.describe(1) == "image number 1"
+    assert dataset.entry_name(1) == "image number 1"
 
 
 def test_hdf5_takes_over_and_is_read_back(tmp_path, files):
