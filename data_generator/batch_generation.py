@@ -332,8 +332,8 @@ class BatchMaker:
             return
         bad = np.flatnonzero(~good)
         message = (
-            f"{self.dataset.entry_name(sample.index)}: {len(bad)} of {len(good)} boxes have no size "
-            f"or are not finite after the transformations; the first is box {bad[0]}, "
+            f"{self.dataset.entry_name(sample.index)}: {len(bad)} of {len(good)} boxes have no "
+            f"size or are not finite after the transformations; the first is box {bad[0]}, "
             f"{dict(zip(fmt, sample.labels[bad[0], list(fmt.values())].tolist(), strict=True))}. "
             "Correct the annotations, or pass degenerate_box_handling='remove'"
         )
