@@ -9,6 +9,7 @@ from keras_layers import (  # noqa: F401
     keras_layer_AnchorBoxes,
     keras_layer_DecodeDetections,
     keras_layer_DecodeDetectionsFast,
+    keras_layer_L2Normalization,
     preprocessing,
 )
 from keras_loss_function import keras_ssd_loss  # noqa: F401

@@ -102,6 +102,7 @@ def test_the_classes_are_found():
         "ChannelSwap",
         "DecodeDetections",
         "DecodeDetectionsFast",
+        "L2Normalization",
         "LossOfEachImage",
         "MeanSubtraction",
         "SSDLoss",
