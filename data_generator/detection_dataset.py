@@ -28,6 +28,7 @@ from data_generator.hdf5_dataset import (
 )
 from data_generator.image_reading import read_image
 from data_generator.object_detection_2d_geometric_ops import Resize
+from data_generator.plain_pickle import load_plain_pickle
 
 
 class DetectionDataset:
@@ -74,7 +75,8 @@ class DetectionDataset:
 
     Raises:
         ValueError: An argument has the wrong type or value.
-        AnnotationError: A text file given cannot be read.
+        AnnotationError: A text file or a pickle given cannot be read, or the pickle holds more
+            than plain values (see `load_plain_pickle`).
         DatasetError: The HDF5 file cannot be read.
     """
 
@@ -354,8 +356,7 @@ def _load_filenames(
 def _load_list(name: str, value: Sequence | str | None) -> Sequence | None:
     """Return a list or tuple as it is, or the one pickled in the file of that name."""
     if isinstance(value, str):
-        with open(value, "rb") as file:
-            value = pickle.load(file)
+        value = load_plain_pickle(value)
     if value is None or isinstance(value, (list, tuple)):
         return value
     raise ValueError(
