@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -126,9 +127,21 @@ class DecodingLayer(keras.layers.Layer):
 
     def call(self, y_pred: Any) -> Any:
         """Decode, suppress, and keep the best."""
+        return self.decode(y_pred, greedy_nms)
+
+    def decode(self, y_pred: Any, nms: Callable[..., Selection]) -> Any:
+        """Do what the layer does, with an NMS of one's own: a deployment runtime has another one.
+
+        Arguments:
+            y_pred: The layer's input.
+            nms: Takes the arguments of `keras_layers.nms.greedy_nms` and follows the same rule.
+
+        Returns:
+            The layer's output.
+        """
         y_pred = ops.cast(y_pred, "float32")
         confidences = y_pred[..., :-_N_BOX_COLUMNS]  # (batch, n_boxes, n_classes + 1)
-        selection = greedy_nms(
+        selection = nms(
             self._boxes(y_pred),
             self.candidate_scores(confidences),
             iou_threshold=float(self.iou_threshold),
