@@ -16,15 +16,22 @@ from data_generator.object_detection_2d_image_boxes_validation_utils import (
     BoxFilter,
     ImageValidator,
 )
+from data_generator.pending_image import Colour, PendingImage, fill_colour
 from data_generator.random_transformation import RandomChoice, RandomTrials
 from data_generator.transformation import GeometricTransformation
-from data_generator.window import Colour, WindowTransformation, fill_colour
+from data_generator.window import WindowTransformation
 
 Format = Mapping[str, int] | None
 Rng = np.random.Generator | int | None
 
 # OpenCV's border colours have four elements, and some of its functions accept no more channels.
 _MAX_OPENCV_CHANNELS = 4
+
+_OPENCV_TURNS = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE,
+}
 
 
 def with_opencv(
@@ -175,6 +182,10 @@ class Flip(GeometricTransformation):
         """Mirror the pixels."""
         axis = 1 if self.dim == "horizontal" else 0
         return with_opencv(image, lambda part, _: cv2.flip(part, axis))
+
+    def defer(self, image: PendingImage) -> PendingImage:
+        """Note the flip down."""
+        return image.turned(self)
 
 
 class RandomFlip(RandomChoice):
@@ -439,7 +450,11 @@ class Rotate(GeometricTransformation):
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         """Turn the pixels."""
-        return np.ascontiguousarray(np.rot90(image, self.angle // 90))
+        return with_opencv(image, lambda part, _: cv2.rotate(part, _OPENCV_TURNS[self.angle]))
+
+    def defer(self, image: PendingImage) -> PendingImage:
+        """Note the turn down."""
+        return image.turned(self)
 
 
 class RandomRotate(RandomChoice):

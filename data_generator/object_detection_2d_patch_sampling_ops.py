@@ -13,9 +13,10 @@ from data_generator.object_detection_2d_image_boxes_validation_utils import (
     ImageValidator,
 )
 from data_generator.patch_coordinates import PatchCoordinateGenerator, random_position
+from data_generator.pending_image import Colour, PendingImage
 from data_generator.random_transformation import RandomTransformation, RandomTrials
 from data_generator.transformation import Transformed
-from data_generator.window import Colour, WindowTransformation
+from data_generator.window import WindowTransformation
 
 __all__ = [
     "Crop",
@@ -234,13 +235,13 @@ class RandomPatch(RandomTrials):
         return CropPad(*patch, **self.edges)
 
     def transform(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator | None
+        self, image: PendingImage, labels: np.ndarray | None, rng: np.random.Generator | None
     ) -> Transformed:
         """Cut a patch; without a good one give up in the way that `can_fail` says."""
         rng = self.rng if rng is None else rng
         if not self.acts(rng):
             return Transformed(image, labels, leave_unchanged)
-        patch = self.draw(*image.shape[:2], labels, rng)
+        patch = self.draw(*image.size, labels, rng)
         if patch is not None:
             return patch.transform(image, labels, rng)
         return Transformed(None, None, None) if self.can_fail else Transformed(image, labels, None)

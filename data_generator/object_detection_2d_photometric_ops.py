@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from itertools import permutations
 
 import cv2
 import numpy as np
 
 from data_generator.label_boxes import leave_unchanged
+from data_generator.pending_image import PendingImage
 from data_generator.random_transformation import (
     RandomArgument,
     RandomChoice,
@@ -38,10 +40,14 @@ class PhotometricTransformation(Transformation):
         """Change the pixels; the given array stays as it is."""
 
     def transform(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator | None
+        self, image: PendingImage, labels: np.ndarray | None, rng: np.random.Generator | None
     ) -> Transformed:
         """Change the pixels and pass the labels through."""
-        return Transformed(self.apply_image(image), labels, leave_unchanged)
+        return Transformed(self.defer(image), labels, leave_unchanged)
+
+    def defer(self, image: PendingImage) -> PendingImage:
+        """Note the change down. Pixels must not depend on others, or this be overridden."""
+        return image.recoloured(self)
 
 
 class ConvertColor(PhotometricTransformation):
@@ -329,41 +335,53 @@ class RandomBrightness(RandomArgument):
 
 
 class Contrast(ValueMap):
-    """Multiply the distances of an RGB image's values from 127.5, and clip them to [0, 255]."""
+    """Multiply the distances of an RGB image's values from a pivot, and clip them to [0, 255]."""
 
-    def __init__(self, factor: float):
+    def __init__(self, factor: float, pivot: float = 127.5):
         """Set the factor.
 
         Arguments:
             factor: Greater than 0; below 1 flattens, above 1 steepens.
+            pivot: The grey level that stays. About 127.5 an image keeps its brightness; about 0,
+                as in the Caffe implementation of SSD, it gets darker or brighter as well.
 
         Raises:
             ValueError: if `factor` is not positive.
         """
         super().__init__()
         self.factor = _positive("factor", factor)
+        self.pivot = pivot
 
     def map_values(self, values: np.ndarray) -> np.ndarray:
-        """Multiply about the middle and clip."""
-        return np.clip(127.5 + self.factor * (values - 127.5), 0, 255)
+        """Multiply about the pivot and clip."""
+        return np.clip(self.pivot + self.factor * (values - self.pivot), 0, 255)
 
 
 class RandomContrast(RandomArgument):
     """Change the contrast of an RGB image by a random factor."""
 
-    def __init__(self, lower: float = 0.5, upper: float = 1.5, prob: float = 0.5, rng: Rng = None):
+    def __init__(
+        self,
+        lower: float = 0.5,
+        upper: float = 1.5,
+        prob: float = 0.5,
+        pivot: float = 127.5,
+        rng: Rng = None,
+    ):
         """Set the range.
 
         Arguments:
             lower: The lowest factor, at least 0.
             upper: The highest factor.
             prob: The probability to act.
+            pivot: The grey level that stays, see `Contrast`.
             rng: A generator or a seed, used where a call does not bring its own.
 
         Raises:
             ValueError: if `lower` is negative or not below `upper`, or `prob` is no probability.
         """
-        super().__init__(Contrast, _not_negative("lower", lower), upper, prob, rng)
+        contrast = partial(Contrast, pivot=pivot)
+        super().__init__(contrast, _not_negative("lower", lower), upper, prob, rng)
 
 
 class Gamma(ValueMap):
@@ -422,6 +440,10 @@ class HistogramEqualization(PhotometricTransformation):
         equalized = image.copy()
         equalized[:, :, 2] = cv2.equalizeHist(np.ascontiguousarray(image[:, :, 2]))
         return equalized
+
+    def defer(self, image: PendingImage) -> PendingImage:
+        """Equalise now: the histogram is that of the pixels that are visible at this point."""
+        return PendingImage.of(self.apply_image(image.pixels()))
 
 
 class RandomHistogramEqualization(RandomChoice):

@@ -19,6 +19,7 @@ from data_generator.object_detection_2d_image_boxes_validation_utils import (
     BoxFilter,
     ImageValidator,
 )
+from data_generator.pending_image import PendingImage
 from data_generator.transformation import (
     GeometricTransformation,
     Transformation,
@@ -84,11 +85,11 @@ class RandomTransformation(Transformation):
         return transformation
 
     def transform(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator | None
+        self, image: PendingImage, labels: np.ndarray | None, rng: np.random.Generator | None
     ) -> Transformed:
         """Apply the transformation that the draw gives, if it gives one."""
         rng = self.rng if rng is None else rng
-        transformation = self.sample(*image.shape[:2], labels, rng)
+        transformation = self.sample(*image.size, labels, rng)
         if transformation is None:
             return Transformed(image, labels, leave_unchanged)
         return transformation.transform(image, labels, rng)

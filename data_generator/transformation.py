@@ -11,6 +11,10 @@ There are three kinds. A transformation with fixed arguments says what happens t
 if it is a `GeometricTransformation`, where the boxes go. A `RandomTransformation` (see its module)
 draws one with fixed arguments for each image, and leaves the rest to it. A `TransformationChain`
 applies several in a row. Neither images nor labels that are handed in are ever modified.
+
+Between the parts of a chain an image is a `PendingImage`, which puts off making pixels until they
+are needed. Transformations with fixed arguments say how by `apply_image`, if they have to, and by
+`defer` if they can do better.
 """
 
 from __future__ import annotations
@@ -33,12 +37,13 @@ from data_generator.label_boxes import (
     move_labels,
 )
 from data_generator.object_detection_2d_image_boxes_validation_utils import BoxFilter
+from data_generator.pending_image import PendingImage
 
 
 class Transformed(NamedTuple):
     """What a transformation made of an image and its labels; all None if it drops the image."""
 
-    image: np.ndarray | None
+    image: PendingImage | None
     labels: np.ndarray | None
     inverter: AnyInverter | None
 
@@ -84,9 +89,10 @@ class Transformation(ABC):
                 f"or (height, width); got {getattr(image, 'shape', type(image).__name__)}."
             )
         given = None if labels is None else as_label_array(labels, self.labels_format)
-        result = self.transform(image, given, None if rng is None else np.random.default_rng(rng))
+        rng = None if rng is None else np.random.default_rng(rng)
+        result = self.transform(PendingImage.of(image), given, rng)
 
-        outputs = [result.image]
+        outputs = [None if result.image is None else result.image.pixels()]
         if labels is not None:
             outputs.append(result.labels)
         if return_inverter:
@@ -95,7 +101,7 @@ class Transformation(ABC):
 
     @abstractmethod
     def transform(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator | None
+        self, image: PendingImage, labels: np.ndarray | None, rng: np.random.Generator | None
     ) -> Transformed:
         """Do what a call does, for labels that are a checked array or None."""
 
@@ -136,6 +142,10 @@ class GeometricTransformation(Transformation):
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         """Move the pixels; dtype and channels stay."""
 
+    def defer(self, image: PendingImage) -> PendingImage:
+        """Return the image with the pixels moved, or the note that they have to be."""
+        return PendingImage.of(self.apply_image(image.pixels()))
+
     def move_labels(self, labels: np.ndarray, height: int, width: int) -> np.ndarray:
         """Move the boxes of an image of the given size, wherever that takes them."""
         columns = box_columns(self.labels_format)
@@ -175,13 +185,13 @@ class GeometricTransformation(Transformation):
         return Inverter(self.box_map(height, width).inverse(), tuple(columns))
 
     def transform(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator | None
+        self, image: PendingImage, labels: np.ndarray | None, rng: np.random.Generator | None
     ) -> Transformed:
         """Transform the pixels, the boxes and the way back."""
-        height, width = image.shape[:2]
+        height, width = image.size
         if labels is not None:
             labels = self.apply_labels(labels, height, width, rng)
-        return Transformed(self.apply_image(image), labels, self.inverter(height, width))
+        return Transformed(self.defer(image), labels, self.inverter(height, width))
 
 
 class TransformationChain(Transformation):
@@ -205,7 +215,7 @@ class TransformationChain(Transformation):
         self.rng = np.random.default_rng(rng)
 
     def transform(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator | None
+        self, image: PendingImage, labels: np.ndarray | None, rng: np.random.Generator | None
     ) -> Transformed:
         """Apply all parts, stopping if one of them drops the image."""
         rng = self.rng if rng is None else rng

@@ -21,6 +21,7 @@ ALWAYS = {
 def step_by_step(distortion: PhotometricDistortion, image: np.ndarray, seed: int) -> np.ndarray:
     """Do the same one operation after another, with arithmetic in float32."""
     rng = np.random.default_rng(seed)
+    rng.random()  # whether to act at all, which the distortion always does
     names = ("brightness", "contrast", "saturation", "hue")
     drawn = {name: getattr(distortion, name).sample(1, 1, None, rng) for name in names}
     to_float, to_uint8 = ConvertDataType("float32"), ConvertDataType("uint8")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_generator.window import cut_window, fill_colour
+from data_generator.pending_image import cut_window, fill_colour
 
 IMAGE = np.random.default_rng(0).integers(1, 256, (5, 7, 3), np.uint8)
 COLOUR = (11, 22, 33)
