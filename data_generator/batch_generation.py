@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -49,7 +50,12 @@ _NEED_ENCODER = {"encoded_labels", "matched_anchors"}
 # Tags of boxes: multiples of a number so large that a transformation that takes the tag for a
 # coordinate, and moves, scales or clips it, does not turn it into another tag. Exact in float32.
 _TAG_STEP, _FIRST_TAG = 4096, 256
-_ORDER, _IMAGE = 0, 1  # first element of a spawn key: what the random numbers are for
+# First element of a spawn key: what the random numbers are for.
+_ORDER, _IMAGE, _REPLACEMENT = 0, 1, 2
+_ATTEMPTS = 20  # images tried for each place of a batch that is to be filled up
+_MORE_IMAGES = (
+    "Use a larger batch_size, keep_images_without_gt=True, or transformations that keep more boxes"
+)
 
 
 class ImageDataset(Protocol):
@@ -181,19 +187,26 @@ class BatchMaker:
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.entropy, spawn_key=key))
 
-    def batch(self, indices: Sequence[int], epoch: int = 0, position: int = 0) -> tuple:
+    def batch(
+        self,
+        indices: Sequence[int],
+        epoch: int = 0,
+        position: int = 0,
+        fill_up_to: int = 0,
+    ) -> tuple:
         """Make one batch.
 
         Arguments:
             indices: The entries of the data set, in order.
             epoch: The number of the epoch, from 0.
             position: Where in the epoch's order the first of the entries stands, from 0.
+            fill_up_to: If images are missing to this number, others, drawn at random, follow.
 
         Returns:
             What `returns` asks for, as a tuple in the order of `RETURNS`.
 
         Raises:
-            DegenerateBatchError: Not one image is left.
+            DegenerateBatchError: Not one image is left, or no images to fill up with are found.
             ImageSizeError: The images differ in size or channels.
             ImageReadError: An image cannot be read, and they are not to be skipped.
         """
@@ -203,12 +216,52 @@ class BatchMaker:
                 samples.append(self.sample(int(index), epoch, position + offset))
             except _Dropped as dropped:
                 reasons[str(dropped)] += 1
+        if len(samples) < fill_up_to:
+            n_missing = fill_up_to - len(samples)
+            samples += self._replacements(n_missing, epoch, position, reasons)
         if not samples:
-            raise DegenerateBatchError(_describe_empty_batch(len(indices), reasons))
+            raise DegenerateBatchError(_describe_empty_batch(sum(reasons.values()), reasons))
         return self._collect(samples)
 
-    def sample(self, index: int, epoch: int = 0, position: int = 0) -> Sample:
-        """Read one entry and take it through all transformations; arguments as for `batch`."""
+    def _replacements(
+        self, n_missing: int, epoch: int, position: int, reasons: Counter
+    ) -> list[Sample]:
+        """Draw images to fill up a batch: the same ones wherever and whenever it is made."""
+        rng, samples = self._rng(_REPLACEMENT, epoch, position), []
+        candidates = self._candidates
+        for attempt in range(1, n_missing * _ATTEMPTS + 1 if len(candidates) else 1):
+            try:
+                samples.append(self.sample(int(rng.choice(candidates)), epoch, position, attempt))
+            except _Dropped as dropped:
+                reasons[str(dropped)] += 1
+            if len(samples) == n_missing:
+                return samples
+        raise DegenerateBatchError(
+            f"A batch cannot be filled up: {n_missing} images are missing, and only "
+            f"{len(samples)} were found among {len(candidates)} entries "
+            f"({_describe_reasons(reasons)}). {_MORE_IMAGES}"
+        )
+
+    @cached_property
+    def _candidates(self) -> np.ndarray:
+        """The entries that a batch may be filled up with."""
+        labels = self.dataset.labels
+        if labels is None or self.keep_images_without_gt:
+            return np.arange(self.dataset.dataset_size)
+        return np.flatnonzero([len(boxes) > 0 for boxes in labels])
+
+    def sample(self, index: int, epoch: int = 0, position: int = 0, attempt: int = 0) -> Sample:
+        """Read one entry and take it through all transformations.
+
+        Arguments:
+            index: The entry.
+            epoch: As for `batch`.
+            position: Where in the epoch's order the image stands.
+            attempt: 0, or a number from 1 for images that fill up the batch at that position.
+
+        Returns:
+            The image with all that belongs to it.
+        """
         sample = Sample(index)
         tracked = False
         if self.dataset.labels is not None:
@@ -224,7 +277,8 @@ class BatchMaker:
                 # Copied, because transformations that a user wrote may work in place.
                 sample.original_image = sample.image.copy() if self.steps else sample.image
 
-        self._transform(sample, epoch, position)
+        # Without an attempt, the numbers are those of an image that nothing had to replace.
+        self._transform(sample, (epoch, position, attempt) if attempt else (epoch, position))
 
         if sample.labels is not None:
             sample.labels = self._check_transformed(sample.labels, index)
@@ -244,11 +298,11 @@ class BatchMaker:
             self.dataset.skipped_images[self.dataset.entry_name(index)] = str(error)
             raise _Dropped("the image cannot be read (see skipped_images)") from error
 
-    def _transform(self, sample: Sample, epoch: int, position: int) -> None:
-        """Apply all transformations to image and labels."""
+    def _transform(self, sample: Sample, key: tuple[int, ...]) -> None:
+        """Apply all transformations to image and labels; the key makes the random numbers."""
         rng = None
         if any(step.takes_rng for step in self.steps):
-            rng = self._rng(_IMAGE, epoch, position)
+            rng = self._rng(_IMAGE, *key)
         for transformation, takes_inverter, takes_rng in self.steps:
             options: dict[str, Any] = {}
             if takes_inverter:
@@ -417,9 +471,12 @@ def _finds_anchors(label_encoder: Callable) -> bool:
     return hasattr(label_encoder, "generate_encoding_template")
 
 
+def _describe_reasons(reasons: Counter) -> str:
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+
+
 def _describe_empty_batch(n_images: int, reasons: Counter) -> str:
-    details = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
     return (
-        f"All {n_images} images of a batch were dropped from it ({details}). Use a larger "
-        "batch_size, keep_images_without_gt=True, or transformations that keep more boxes"
+        f"All {n_images} images of a batch were dropped from it ({_describe_reasons(reasons)}). "
+        f"{_MORE_IMAGES}"
     )
