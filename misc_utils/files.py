@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,39 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary folder to fill, which takes the place of the folder `path` at the end.
+
+    It lies beside `path`, for the reason that `atomic_path` gives. If the block raises, `path`
+    stays as it was. Two folders cannot change places in one step: if there is an old one, `path` is
+    missing for the moment between two renamings, but never half full.
+
+    Arguments:
+        path: the folder to make or to replace with all that it contains.
+
+    Yields:
+        The path of an empty folder, to be filled in the block.
+
+    Raises:
+        NotADirectoryError: if `path` is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"Expected the name of a folder to write, '{path}' is a file.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{uuid.uuid4().hex}.{path.name}") for _ in range(2))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
