@@ -69,7 +69,8 @@ class AnchorBoxes(keras.layers.Layer):
         """
         # The anchors are coordinates: half precision would move them by pixels.
         kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        # Only the shape of the input matters, so there is nothing to cast.
+        super().__init__(autocast=False, **kwargs)
         if not 0 < this_scale <= 1 or next_scale <= 0:
             raise ValueError(
                 "`this_scale` must be in (0, 1] and `next_scale` greater than 0; "

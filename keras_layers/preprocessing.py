@@ -77,7 +77,7 @@ class ChannelSwap(keras.layers.Layer):
         if any(not 0 <= channel < channels for channel in self.order):
             raise ValueError(
                 f"`swap_channels` must name channels 0..{channels - 1} of the input image; "
-                f"got {self.order}."
+                f"got {self.order}. Pass None to keep the channels as they are."
             )
         self.built = True
 

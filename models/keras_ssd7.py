@@ -102,7 +102,6 @@ def build_model(
     Raises:
         ValueError: naming the argument that is not as described.
     """
-    check_mode(mode)
     anchors = AnchorSettings.from_arguments(
         n_layers=len(_PREDICTOR_STAGES),
         min_scale=min_scale,
@@ -118,6 +117,7 @@ def build_model(
         coords=coords,
         normalize_coords=normalize_coords,
     )
+    check_mode(mode)
     convolution = partial(
         layers.Conv2D,
         padding="same",

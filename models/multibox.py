@@ -12,6 +12,8 @@ that happens here, for all models alike:
 
 from __future__ import annotations
 
+import numbers
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,7 @@ from keras_layers.keras_layer_AnchorBoxes import AnchorBoxes
 from keras_layers.keras_layer_DecodeDetections import DecodeDetections
 from keras_layers.keras_layer_DecodeDetectionsFast import DecodeDetectionsFast
 from keras_layers.preprocessing import ChannelSwap, MeanSubtraction, StddevDivision
-from ssd_encoder_decoder.anchors import AnchorSettings
+from ssd_encoder_decoder.anchors import AnchorSettings, anchor_boxes
 
 MODES = ("training", "inference", "inference_fast")
 
@@ -63,18 +65,25 @@ def preprocessed_input(
         image_size: (height, width, channels).
         subtract_mean: A number or one a channel, in the order of the input image's channels.
         divide_by_stddev: Likewise.
-        swap_channels: New channel order, or something false to keep the order.
+        swap_channels: New channel order, or something false to keep the order. It may repeat
+            channels ((0, 0, 0) makes three of one) and leave some out.
 
     Returns:
         (the input tensor, the normalised tensor): `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: if `image_size` or `swap_channels` is not as described.
+        ValueError: naming the argument that is not as described.
     """
-    if len(image_size) != 3 or not all(side is not None and side > 0 for side in image_size):
+    known = np.ndim(image_size) == 1 and all(isinstance(n, numbers.Integral) for n in image_size)
+    if not known or len(image_size) != 3 or min(image_size) < 1:
         raise ValueError(
-            f"`image_size` must be (height, width, channels), all known; got {image_size}."
+            "`image_size` must be (height, width, channels), all known and at least 1; "
+            f"got {image_size}."
         )
+    _check_channel_values("subtract_mean", subtract_mean, image_size)
+    _check_channel_values("divide_by_stddev", divide_by_stddev, image_size)
+    if divide_by_stddev is not None and not np.all(divide_by_stddev):
+        raise ValueError(f"`divide_by_stddev` must not be 0; got {divide_by_stddev}.")
     if swap_channels is True:
         raise ValueError("`swap_channels` must list the new channel order, like (2, 1, 0).")
     inputs = keras.Input(shape=tuple(image_size))
@@ -120,9 +129,19 @@ def build_ssd(
 
     Returns:
         (model, predictor sizes): the latter an int array `(layers, 2)` of (height, width).
+
+    Raises:
+        ValueError: if `n_classes` or `mode` is not as described.
     """
     check_mode(mode)
+    if not isinstance(n_classes, numbers.Integral) or n_classes < 1:
+        raise ValueError(
+            "`n_classes` must be the number of object classes, a positive integer (the background "
+            f"does not count); got {n_classes!r}."
+        )
     img_height, img_width, _ = image_size
+    predictor_sizes = np.array([x.shape[1:3] for x in feature_maps.values()])
+    _warn_of_anchors_outside(anchors, predictor_sizes, (img_height, img_width))
     n_scores = n_classes + 1  # the background is a class of its own
     scores, offsets, priors = [], [], []
     for layer, (source, x) in enumerate(feature_maps.items()):
@@ -169,8 +188,41 @@ def build_ssd(
             img_width=img_width,
             name="decoded_predictions",
         )(predictions)
-    predictor_sizes = np.array([x.shape[1:3] for x in feature_maps.values()])
     return keras.Model(inputs, outputs), predictor_sizes
+
+
+def _check_channel_values(name: str, values: Any, image_size: tuple[int, int, int]) -> None:
+    """Refuse values that are neither one number nor one a channel (nor one a pixel)."""
+    if values is None:
+        return
+    try:
+        fits = np.broadcast_shapes(np.shape(values), tuple(image_size)) == tuple(image_size)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`{name}` must be a number or one a channel; the image has {image_size[2]} channels "
+            f"(`image_size` {tuple(image_size)}), got {values}. The defaults of SSD300 and SSD512 "
+            f"are for RGB images: pass your own `{name}`, or None, and a `swap_channels` that fits."
+        )
+
+
+def _warn_of_anchors_outside(
+    anchors: AnchorSettings, predictor_sizes: np.ndarray, image_size: tuple[int, int]
+) -> None:
+    """Warn where steps of another image size put whole rows of anchors outside of the image."""
+    for layer, map_size in enumerate(predictor_sizes):
+        grid = anchor_boxes(tuple(map_size), image_size, **anchors.layer_arguments(layer))
+        for centers, step, length in zip(grid.centers, grid.steps, image_size, strict=True):
+            # Half a step beyond the edge is common: ten cells of 32 pixels on 300 pixels.
+            if centers[-1] - step / 2 >= length:
+                warnings.warn(
+                    f"Anchors of predictor layer {layer} lie outside of the {image_size[0]} x "
+                    f"{image_size[1]} image: {len(centers)} cells, {step:g} pixels apart. `steps` "
+                    "belongs to another image size; `steps=None` spreads the anchors evenly.",
+                    stacklevel=2,
+                )
+                return
 
 
 def _rows(x: Any, n: int, name: str) -> Any:
