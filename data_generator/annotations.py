@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from data_generator.errors import AnnotationError, DatasetError
 
 LABEL_COLUMNS = ("class_id", "xmin", "ymin", "xmax", "ymax")
 INVALID_BOX_POLICIES = ("keep", "drop", "raise")
+# No image is that large; HDF5 files hold whole coordinates, and all class ids, as int32.
+COORDINATE_LIMIT = CLASS_ID_LIMIT = 2**31
 
 
 @dataclass
@@ -78,12 +80,13 @@ def parse_number(text: str, what: str, where: str) -> int | float:
     Raises:
         AnnotationError: The text is not a number.
     """
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    raise AnnotationError(f"{where}: {what} must be a number, got {text!r}")
+    if "_" not in text:  # Python would read '1_0' as 10
+        for kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    raise AnnotationError(f"{where}: {what} must be a number, got {text!r:.80}")
 
 
 def parse_class_id(value: str | float, where: str) -> int:
@@ -93,7 +96,11 @@ def parse_class_id(value: str | float, where: str) -> int:
         AnnotationError: It is not a whole number.
     """
     number = parse_number(value, "class_id", where) if isinstance(value, str) else value
-    if not math.isfinite(number) or number != int(number):
+    if abs(number) >= CLASS_ID_LIMIT:
+        raise AnnotationError(
+            f"{where}: class_id must be a whole number below {CLASS_ID_LIMIT}, got {value!r:.80}"
+        )
+    if number != number or number != int(number):  # NaN is unlike itself
         raise AnnotationError(f"{where}: class_id must be a whole number, got {value!r}")
     return int(number)
 
@@ -230,7 +237,7 @@ class BoxRules:
                 "with 'background'"
             )
         xmin, ymin, xmax, ymax = box
-        finite = all(map(math.isfinite, box))
+        finite = all(abs(value) < COORDINATE_LIMIT for value in box)  # false for NaN
         if not finite or xmax <= xmin or ymax <= ymin:
             self._note_invalid_box(box, finite, where)
             if self.on_invalid_boxes == "drop":
@@ -239,14 +246,21 @@ class BoxRules:
         return [label[column] for column in self.order]
 
     def _note_invalid_box(self, box: Sequence[float], finite: bool, where: str) -> None:
-        why = "has no size" if finite else "is not finite"
-        message = f"{where}: the box (xmin, ymin, xmax, ymax) = {tuple(box)} {why}"
+        why = "has no size" if finite else "is not finite (or beyond any image)"
+        message = f"{where}: the box (xmin, ymin, xmax, ymax) = {str(tuple(box)):.200} {why}"
         if self.on_invalid_boxes == "raise" or (not finite and self.on_invalid_boxes == "keep"):
             raise AnnotationError(
                 f"{message}. Correct it, or pass on_invalid_boxes='drop' to leave such boxes out"
                 + ("; xmin and xmax, or ymin and ymax, may be swapped" if finite else "")
             )
         self.invalid_boxes.append(message)
+
+
+def unique_image_ids(names: Sequence[str]) -> list[str]:
+    """Make image ids of file names: without suffix, or with it where they would not be unique."""
+    stems = [os.path.splitext(name)[0] for name in names]
+    count = Counter(stems)
+    return [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
 
 
 def check_image_files(filenames: Sequence[str]) -> None:

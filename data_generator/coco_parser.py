@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from data_generator.annotations import (
+    COORDINATE_LIMIT,
     LABEL_COLUMNS,
     BoxRules,
     ParsedDataset,
@@ -16,37 +17,18 @@ from data_generator.annotations import (
     describe_classes,
     progress,
 )
+from data_generator.category_maps import CategoryMaps
 from data_generator.errors import AnnotationError
 
-
-@dataclass
-class CategoryMaps:
-    """The two numberings of a COCO data set.
-
-    COCO's category ids have gaps (80 categories with ids up to 90); a model needs class ids
-    1..n without gaps.
-
-    Attributes:
-        cats_to_names: {category id: name}.
-        classes_to_names: Names by class id, 'background' first.
-        cats_to_classes: {category id: class id}.
-        classes_to_cats: {class id: category id}.
-    """
-
-    cats_to_names: dict[int, str]
-    classes_to_names: list[str]
-    cats_to_classes: dict[int, int]
-    classes_to_cats: dict[int, int]
-
-    @classmethod
-    def of(cls, names: dict[int, str]) -> CategoryMaps:
-        """Number the categories {category id: name} in their order."""
-        return cls(
-            cats_to_names=dict(names),
-            classes_to_names=["background", *names.values()],
-            cats_to_classes={category: i for i, category in enumerate(names, start=1)},
-            classes_to_cats=dict(enumerate(names, start=1)),
-        )
+_ID = (int, str)
+_KINDS = {
+    "id": _ID,
+    "image_id": _ID,
+    "category_id": _ID,
+    "name": str,
+    "file_name": str,
+    "bbox": list,
+}
 
 
 def parse_coco(
@@ -65,15 +47,17 @@ def parse_coco(
     Arguments: see `DataGenerator.parse_json`; `labels_output_format` gives the label columns.
 
     Returns:
-        The data set, its labels lists of lists (empty for an image without objects) or None
-        without ground truth; and the category maps, after any re-mapping.
+        The data set, its labels lists of lists (empty for an image without objects), its
+        `eval_neutral` the mark of a crowd, both None without ground truth; and the category
+        maps, after any re-mapping.
 
     Raises:
         AnnotationError: A file is missing or cannot be read; file, entry and value are named.
         ValueError: An argument is wrong.
     """
     _check_parallel(images_dirs, annotations_filenames)
-    dataset = ParsedDataset([], [], [] if ground_truth_available else None)
+    lists = ([], []) if ground_truth_available else (None, None)
+    dataset = ParsedDataset([], [], *lists)
     maps = selection = None
     for images_dir, path in zip(images_dirs, annotations_filenames, strict=True):
         content = _read_json(path)
@@ -88,9 +72,11 @@ def parse_coco(
         dataset.filenames += [os.path.join(images_dir, image["file_name"]) for image in images]
         dataset.image_ids += [image["id"] for image in images]
         if ground_truth_available:
-            rows_of = {image["id"]: [] for image in images}
-            _read_annotations(content, path, maps, rules, exclude_crowd, rows_of, verbose)
-            dataset.labels += [rows_of[image["id"]] for image in images]
+            boxes_of = {image["id"]: ([], []) for image in images}
+            _read_annotations(content, path, maps, rules, exclude_crowd, boxes_of, verbose)
+            for rows, crowd in boxes_of.values():  # in the order of the images
+                dataset.labels.append(rows)
+                dataset.eval_neutral.append(crowd)
 
     dataset.invalid_boxes = rules.invalid_boxes
     if remap_classes:
@@ -107,10 +93,10 @@ def _read_annotations(
     maps: CategoryMaps,
     rules: BoxRules,
     exclude_crowd: bool,
-    rows_of: dict,
+    boxes_of: dict[int | str, tuple[list, list]],
     verbose: bool,
 ) -> None:
-    """Append the label row of each annotation to the rows of its image."""
+    """Append the label row of each annotation, and its mark, to the two lists of its image."""
     annotations = _entries(
         content, "annotations", path, "Files without ground truth need ground_truth_available=False"
     )
@@ -118,7 +104,7 @@ def _read_annotations(
     for number, annotation in enumerate(progress(annotations, title, verbose)):
         where = f"{path}, annotations[{number}]"
         image_id = _value(annotation, "image_id", where)
-        if image_id not in rows_of:
+        if image_id not in boxes_of:
             raise AnnotationError(f"{where}: image_id {image_id!r} is the id of no entry of images")
         category = _value(annotation, "category_id", where)
         if category not in maps.cats_to_classes:
@@ -126,12 +112,15 @@ def _read_annotations(
                 f"{where}: category_id {category!r} is not in categories; known: "
                 + describe_classes(maps.cats_to_names)
             )
-        if exclude_crowd and annotation.get("iscrowd"):
+        is_crowd = bool(annotation.get("iscrowd"))
+        if exclude_crowd and is_crowd:
             continue
         x, y, width, height = _read_box(_value(annotation, "bbox", where), where)
         row = rules.row(maps.cats_to_classes[category], (x, y, x + width, y + height), where)
         if row is not None:
-            rows_of[image_id].append(row)
+            rows, crowd = boxes_of[image_id]
+            rows.append(row)
+            crowd.append(is_crowd)
 
 
 def _read_json(path: str | os.PathLike) -> dict:
@@ -147,6 +136,10 @@ def _read_json(path: str | os.PathLike) -> dict:
         ) from error
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path}: not UTF-8 text, at byte {error.start}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise AnnotationError(f"{path}: not JSON that can be read: {error}") from error
+    except RecursionError as error:
+        raise AnnotationError(f"{path}: lists or objects are nested too deeply") from error
     if not isinstance(content, dict):
         raise AnnotationError(
             f"{path}: expected a JSON object with 'images', 'annotations' and 'categories', "
@@ -166,8 +159,12 @@ def _value(entry: dict, key: str, where: str):
     if not isinstance(entry, dict) or key not in entry:
         raise AnnotationError(f"{where}: {key!r} is missing, got {entry!r:.200}")
     value = entry[key]
-    if isinstance(value, dict) or (isinstance(value, list) and key != "bbox"):
-        raise AnnotationError(f"{where}: {key!r} must be a single value, got {value!r:.200}")
+    if isinstance(value, float) and value == value // 1:
+        value = int(value)  # some tools write ids as 7.0
+    kind = _KINDS[key]
+    if isinstance(value, bool) or not isinstance(value, kind):
+        expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise AnnotationError(f"{where}: {key!r} must be {expected}, got {value!r:.200}")
     return value
 
 
@@ -211,13 +208,14 @@ def _read_images(content: dict, path: str) -> list[dict]:
 
 
 def _read_box(box, where: str) -> list:
-    """Check [x, y, width, height]."""
-    if not isinstance(box, list) or len(box) != 4:
+    """Check [x, y, width, height]; whole numbers beyond all bounds become infinite."""
+    if len(box) != 4:
         raise AnnotationError(f"{where}: bbox must be [x, y, width, height], got {box!r:.200}")
     for value in box:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise AnnotationError(f"{where}: bbox must hold four numbers, got {box!r:.200}")
-    return box
+    # Python cannot add an int of hundreds of digits to a float.
+    return [math.inf if abs(value) >= COORDINATE_LIMIT else value for value in box]
 
 
 def _select(maps: CategoryMaps, include_classes, remap_classes: bool, path: str) -> dict[int, int]:

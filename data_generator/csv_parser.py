@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,16 +19,27 @@ from data_generator.annotations import (
     parse_number,
     read_text,
     remapped_names,
+    unique_image_ids,
 )
 from data_generator.errors import AnnotationError, EmptyAnnotationsError
 
 CSV_COLUMNS = ("image_name", "xmin", "xmax", "ymin", "ymax", "class_id")
+HEADER = "header"
+
+# What other tools call these columns in their headers.
+_SYNONYMS = {
+    "image_name": ("filename", "file_name", "image", "image_path", "path", "frame"),
+    "class_id": ("class", "class_name", "label", "category"),
+}
+_COLUMN_OF = {name: name for name in CSV_COLUMNS} | {
+    synonym: name for name, synonyms in _SYNONYMS.items() for synonym in synonyms
+}
 
 
 def parse_csv(
     images_dir: str,
     labels_filename: str,
-    input_format: Sequence[str],
+    input_format: Sequence[str] | None = HEADER,
     include_classes: str | Collection[int | str] = "all",
     random_sample: float | bool = False,
     classes: Sequence[str] | None = None,
@@ -37,6 +47,7 @@ def parse_csv(
     on_invalid_boxes: str = "keep",
     seed: int | None = None,
     labels_output_format: Sequence[str] = LABEL_COLUMNS,
+    delimiter: str = ",",
 ) -> ParsedDataset:
     """Read a data set from a CSV file.
 
@@ -52,13 +63,17 @@ def parse_csv(
         EmptyAnnotationsError: No image is left (an `IndexError` as well).
         ValueError: An argument is wrong.
     """
-    _check_input_format(input_format)
+    by_header = input_format is None or input_format == HEADER
+    if not by_header:
+        _check_input_format(input_format)
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError(f"delimiter must be one character such as ',' or ';', got {delimiter!r}")
     names = None if classes is None else dict(enumerate(classes))
     ids = class_map(include_classes, names, "classes", remap_classes)
     rules = BoxRules(ids, on_invalid_boxes, labels_output_format)
 
     rows_of: dict[str, list] = {}
-    for where, cells in _read_rows(labels_filename, input_format):
+    for where, cells in _read_rows(labels_filename, None if by_header else input_format, delimiter):
         name = cells["image_name"]
         if not name:
             raise AnnotationError(f"{where}: the image name is empty")
@@ -81,7 +96,7 @@ def parse_csv(
     dtype = _label_dtype(rows_of.values())
     return ParsedDataset(
         filenames=[os.path.join(images_dir, name) for name in image_names],
-        image_ids=_image_ids(image_names),
+        image_ids=unique_image_ids(image_names),
         labels=[np.array(sorted(rows_of[name]), dtype).reshape(-1, 5) for name in image_names],
         class_names=_class_names(names, ids, remap_classes),
         invalid_boxes=rules.invalid_boxes,
@@ -96,9 +111,13 @@ def _check_input_format(input_format: Sequence[str]) -> None:
         )
 
 
-def _read_rows(path: str, input_format: Sequence[str]):
+def _read_rows(
+    path: str, input_format: Sequence[str] | None, delimiter: str
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (where, {column: cell}) for each row, without the header and blank lines."""
-    reader = csv.reader(io.StringIO(read_text(path, "CSV file"), newline=""))
+    text = io.StringIO(read_text(path, "CSV file"), newline="")
+    reader = csv.reader(text, delimiter=delimiter)
+    positions = None if input_format is None else {c: i for i, c in enumerate(input_format)}
     is_first = True
     try:
         for cells in reader:
@@ -106,21 +125,63 @@ def _read_rows(path: str, input_format: Sequence[str]):
                 continue
             where = f"{path}, line {reader.line_num}"
             cells = [cell.strip() for cell in cells]
-            if len(cells) < len(input_format):
-                raise AnnotationError(
-                    f"{where}: expected {len(input_format)} cells ({', '.join(input_format)}) "
-                    f"separated by commas, got {len(cells)}: {cells}"
-                )
-            row = dict(zip(input_format, cells, strict=False))
-            if is_first and _is_header(row):
-                _check_header(cells, input_format, where)
+            if positions is None:
+                positions = _header_positions(cells, where, delimiter)
             else:
-                yield where, row
+                row = _row(cells, positions, where, delimiter)
+                if is_first and input_format is not None and _is_header(row):
+                    _check_header(cells, input_format, where)
+                else:
+                    yield where, row
             is_first = False
     except csv.Error as error:
         raise AnnotationError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
     if is_first:
         raise AnnotationError(f"{path}: the CSV file is empty")
+
+
+def _header_positions(cells: Sequence[str], where: str, delimiter: str) -> dict[str, int]:
+    """Look up in the header where the six columns are."""
+    positions: dict[str, int] = {}
+    for position, cell in enumerate(cells):
+        column = _COLUMN_OF.get(cell.lower())
+        if column in positions:
+            first = cells[positions[column]]
+            raise AnnotationError(
+                f"{where}: the header has two columns for {column!r}, {first!r} and {cell!r}. "
+                "List the columns of the file in input_format instead"
+            )
+        if column is not None:
+            positions[column] = position
+    missing = [column for column in CSV_COLUMNS if column not in positions]
+    if missing:
+        raise AnnotationError(
+            f"{where}: expected a header that names the columns {', '.join(CSV_COLUMNS)} "
+            f"separated by {delimiter!r}; {', '.join(missing)} is missing from {cells!r:.200}. For "
+            "a file without a header, list its columns in input_format"
+            + _delimiter_hint(cells, delimiter)
+        )
+    return positions
+
+
+def _row(
+    cells: Sequence[str], positions: Mapping[str, int], where: str, delimiter: str
+) -> dict[str, str]:
+    n_needed = max(positions.values()) + 1
+    if len(cells) < n_needed:
+        columns = ", ".join(sorted(positions, key=positions.get))
+        raise AnnotationError(
+            f"{where}: expected {n_needed} cells ({columns}) separated by {delimiter!r}, got "
+            f"{len(cells)}: {cells!r:.200}" + _delimiter_hint(cells, delimiter)
+        )
+    return {column: cells[position] for column, position in positions.items()}
+
+
+def _delimiter_hint(cells: Sequence[str], delimiter: str) -> str:
+    for other in ",;\t":
+        if len(cells) == 1 and other != delimiter and other in cells[0]:
+            return f". If the cells are separated by {other!r}, pass delimiter={other!r}"
+    return ""
 
 
 def _is_header(row: dict[str, str]) -> bool:
@@ -175,13 +236,6 @@ def _sample(names: list[str], random_sample: float | bool, seed: int | None) -> 
         raise ValueError(f"random_sample must be False or in (0, 1], got {random_sample!r}")
     keep = np.random.default_rng(seed).random(len(names)) < random_sample
     return [name for name, kept in zip(names, keep, strict=True) if kept]
-
-
-def _image_ids(names: Sequence[str]) -> list[str]:
-    """Return image ids: the names without suffix; with it where they would not be unique."""
-    stems = [os.path.splitext(name)[0] for name in names]
-    count = Counter(stems)
-    return [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
 
 
 def _label_dtype(rows_per_image) -> type:

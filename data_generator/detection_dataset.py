@@ -19,6 +19,7 @@ from data_generator.annotations import (
     progress,
     read_text,
 )
+from data_generator.category_maps import CategoryMaps
 from data_generator.errors import DatasetError
 from data_generator.hdf5_dataset import (
     open_hdf5_dataset,
@@ -67,7 +68,7 @@ class DetectionDataset:
         labels_output_format: The order of the label columns.
         labels_format: {column name: position} of the labels.
         class_names: Names by class id, 'background' first, or None if they are not known.
-        classes: What `parse_xml` was given; the same names for `parse_json`.
+        classes: The same list as `class_names`, by the name that the parsers' argument has.
         cats_to_names, classes_to_names, cats_to_classes, classes_to_cats: The category maps of
             `parse_json`: between COCO's category ids (cats) and the class ids 1..n (classes).
         invalid_boxes: One line for each annotated box of no size that a parser met.
@@ -146,6 +147,10 @@ class DetectionDataset:
             stored = getattr(content, name)
             if stored is not None:
                 setattr(self, name, stored)
+        if content.class_names is not None:
+            self.classes = list(content.class_names)
+        if content.category_ids is not None:
+            self._set_category_maps(content.category_ids, content.class_names)
         self.images = None
         self._set_size(len(self.hdf5_dataset["images"]))
         self._load_images(verbose)
@@ -160,10 +165,23 @@ class DetectionDataset:
         self.image_ids = parsed.image_ids
         self.labels = parsed.labels
         self.class_names = parsed.class_names
+        self.classes = None if parsed.class_names is None else list(parsed.class_names)
+        self.cats_to_names = self.classes_to_names = None
+        self.cats_to_classes = self.classes_to_cats = None
         self.invalid_boxes = parsed.invalid_boxes
         self.skipped_images = {}
         self._set_size(len(parsed.filenames))
         self._load_images(verbose)
+
+    def _set_category_maps(
+        self, category_ids: Sequence[int | str], class_names: Sequence[str]
+    ) -> None:
+        """Set the attributes that translate between COCO's category ids and class ids 1..n."""
+        maps = CategoryMaps.of(dict(zip(category_ids, class_names[1:], strict=True)))
+        self.cats_to_names = maps.cats_to_names
+        self.classes_to_names = maps.classes_to_names
+        self.cats_to_classes = maps.cats_to_classes
+        self.classes_to_cats = maps.classes_to_cats
 
     def _set_size(self, size: int) -> None:
         self.dataset_size = size
@@ -284,6 +302,7 @@ class DetectionDataset:
             image_ids=self.image_ids,
             eval_neutral=self.eval_neutral,
             class_names=self.class_names,
+            category_ids=None if self.cats_to_names is None else list(self.cats_to_names),
             labels_output_format=self.labels_output_format,
             variable_image_size=variable_image_size and not resize,
             verbose=verbose,

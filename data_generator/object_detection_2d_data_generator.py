@@ -44,7 +44,7 @@ class DataGenerator(DetectionDataset):
         self,
         images_dir: str,
         labels_filename: str,
-        input_format: Sequence[str],
+        input_format: Sequence[str] | None = "header",
         include_classes: str | Collection[int | str] = "all",
         random_sample: float | bool = False,
         ret: bool = False,
@@ -54,19 +54,23 @@ class DataGenerator(DetectionDataset):
         on_invalid_boxes: str = "keep",
         check_images: bool = False,
         seed: int | None = None,
+        delimiter: str = ",",
     ) -> tuple | None:
         """Load a data set from a CSV file with one box per line.
 
         A line with a name and otherwise empty cells (`image.jpg,,,,,`) is an image without
-        objects. A first line whose coordinates are not numbers is a header and skipped. Images
-        are sorted by name. The id of an image is its name without suffix (`a.1.png` is `a.1`).
+        objects. Images are sorted by name. The id of an image is its name without suffix
+        (`a.1.png` is `a.1`).
 
         Arguments:
             images_dir: The folder that the image names in the file are relative to.
-            labels_filename: The CSV file: UTF-8, cells separated by commas; numbers may have
-                decimals.
+            labels_filename: The CSV file: UTF-8; numbers may have decimals.
             input_format: The names 'image_name', 'xmin', 'xmax', 'ymin', 'ymax', 'class_id' in
-                the order of the file's first six columns; further columns are ignored.
+                the order of the file's first six columns; a first line whose coordinates are
+                not numbers is then skipped. Or 'header' (or None): the first line names the
+                columns, in any order, in capitals or not; 'filename', 'file_name', 'image',
+                'image_path', 'path' and 'frame' mean the image name, 'class', 'class_name',
+                'label' and 'category' the class. Other columns are ignored.
             include_classes: 'all', or the class ids (or names, with `classes`) to keep. Images
                 left without a row do not become part of the data set.
             random_sample: False, or the probability with which each image is kept.
@@ -79,6 +83,7 @@ class DataGenerator(DetectionDataset):
                 unless they are dropped.
             check_images: Check that all image files exist.
             seed: For `random_sample`.
+            delimiter: The character between cells.
 
         Returns:
             None, or with `ret` the tuple (images, filenames, labels, image_ids).
@@ -88,8 +93,8 @@ class DataGenerator(DetectionDataset):
             EmptyAnnotationsError: No image is left (an `IndexError` as well).
             ValueError: An argument is wrong.
         """
-        if labels_filename is None or input_format is None:
-            raise ValueError("labels_filename and input_format must be given to parse a CSV file")
+        if labels_filename is None:
+            raise ValueError("labels_filename must be given to parse a CSV file")
         self.images_dir = images_dir
         self.labels_filename = labels_filename
         self.input_format = input_format
@@ -105,9 +110,9 @@ class DataGenerator(DetectionDataset):
             on_invalid_boxes=on_invalid_boxes,
             seed=seed,
             labels_output_format=self.labels_output_format,
+            delimiter=delimiter,
         )
         self._adopt(parsed, check_images, verbose)
-        self.classes = None if classes is None else list(parsed.class_names)
         return (self.images, self.filenames, self.labels, self.image_ids) if ret else None
 
     def parse_xml(
@@ -174,7 +179,6 @@ class DataGenerator(DetectionDataset):
         )
         self._adopt(parsed, check_images, verbose)
         self.eval_neutral = parsed.eval_neutral
-        self.classes = list(parsed.class_names)
         lists = (self.images, self.filenames, self.labels, self.image_ids, self.eval_neutral)
         return lists if ret else None
 
@@ -194,7 +198,8 @@ class DataGenerator(DetectionDataset):
         """Load data sets in the JSON format of MS COCO.
 
         Category ids of COCO have gaps; the labels get class ids 1..n in the order of the first
-        file's categories. The category maps are attributes of this object afterwards.
+        file's categories. The category maps are attributes of this object afterwards. Boxes
+        around crowds (`iscrowd`) are marked in `eval_neutral`: an evaluation leaves them out.
 
         Arguments:
             images_dirs: The folder of the images of each file.
@@ -231,11 +236,9 @@ class DataGenerator(DetectionDataset):
             verbose=verbose,
         )
         self._adopt(parsed, check_images, verbose)
-        self.classes = list(parsed.class_names)
-        self.cats_to_names = maps.cats_to_names
-        self.classes_to_names = maps.classes_to_names
-        self.cats_to_classes = maps.cats_to_classes
-        self.classes_to_cats = maps.classes_to_cats
+        if ground_truth_available:
+            self.eval_neutral = parsed.eval_neutral
+        self._set_category_maps(list(maps.cats_to_names), maps.classes_to_names)
         return (self.images, self.filenames, self.labels, self.image_ids) if ret else None
 
     def generate(

@@ -32,7 +32,7 @@ def test_numbers(text, number):
     assert isinstance(result, int) == text.lstrip("-").isdigit()
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1,5", "12px"])
+@pytest.mark.parametrize("text", ["", "abc", "1,5", "12px", "1_0"])
 def test_not_a_number(text):
     with pytest.raises(
         AnnotationError, match=f"^file, line 3: xmin must be a number, got '{text}'"
@@ -47,9 +47,15 @@ def test_class_ids(value):
     assert isinstance(class_id, int)
 
 
-@pytest.mark.parametrize("value", ["3.5", "nan", "inf", 2.5])
+@pytest.mark.parametrize("value", ["3.5", "nan", 2.5])
 def test_class_ids_that_are_none(value):
     with pytest.raises(AnnotationError, match="here: class_id must be a whole number, got"):
+        parse_class_id(value, "here")
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e300", 2**31, "9" * 5000])
+def test_class_ids_beyond_all_bounds(value):
+    with pytest.raises(AnnotationError, match="here: class_id must be a whole number below 2147"):
         parse_class_id(value, "here")
 
 
@@ -119,7 +125,7 @@ def test_invalid_boxes(box, why):
     assert drop.row(1, box, "here") is None
     assert len(drop.invalid_boxes) == 1
     assert drop.invalid_boxes[0].startswith("here: the box (xmin, ymin, xmax, ymax) = (")
-    assert drop.invalid_boxes[0].endswith(why)
+    assert why in drop.invalid_boxes[0]
 
     with pytest.raises(AnnotationError, match=f"here: the box .* {why}.*on_invalid_boxes='drop'"):
         BoxRules(None, "raise").row(1, box, "here")

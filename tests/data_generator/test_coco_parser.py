@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from data_generator.coco_parser import CategoryMaps, parse_coco
+from data_generator.category_maps import CategoryMaps
+from data_generator.coco_parser import parse_coco
 from data_generator.errors import AnnotationError
 
 CONTENT = {
@@ -64,7 +65,8 @@ def test_boxes_and_class_ids(parse):
         classes_to_cats={1: 13, 2: 0, 3: 90},
     )
     assert dataset.class_names == maps.classes_to_names
-    assert dataset.eval_neutral is None
+    # Nobody can be expected to find each member of a crowd: evaluations leave its box out.
+    assert dataset.eval_neutral == [[True], [False, False]]
 
 
 def test_byte_order_mark(parse):
@@ -97,6 +99,29 @@ def test_include_unknown(parse, unknown):
 def test_exclude_crowd(parse):
     dataset, _ = parse(CONTENT, exclude_crowd=True)
     assert [len(labels) for labels in dataset.labels] == [0, 2]
+    assert dataset.eval_neutral == [[], [False, False]]
+
+
+def test_marks_follow_their_boxes(parse):
+    dataset, _ = parse(CONTENT, include_classes=["dog"])
+    assert dataset.eval_neutral == [[], [False]]
+    content = changed("annotations", 1, "bbox", value=[0, 0, 0, 0])
+    dataset, _ = parse(content, on_invalid_boxes="drop")
+    assert dataset.eval_neutral == [[], [False, False]]
+
+
+def test_ids_written_as_floats(parse):
+    content = changed("annotations", 1, "image_id", value=7.0)
+    assert parse(content)[0].labels == parse(CONTENT)[0].labels
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e400", "-1e300", "Infinity", "NaN"])
+def test_numbers_beyond_all_bounds(parse, number):
+    text = json.dumps(CONTENT).replace("10", number, 1)
+    with pytest.raises(AnnotationError, match=r"annotations\[0\]: the box .* is not finite"):
+        parse(text.encode())
+    dataset, _ = parse(text.encode(), on_invalid_boxes="drop")
+    assert [len(labels) for labels in dataset.labels] == [1, 1]
 
 
 def test_invalid_boxes(parse):
@@ -113,7 +138,7 @@ def test_invalid_boxes(parse):
 def test_without_ground_truth(parse):
     content = changed("annotations")
     dataset, maps = parse(content, ground_truth_available=False)
-    assert dataset.labels is None
+    assert dataset.labels is dataset.eval_neutral is None
     assert maps.classes_to_cats == {1: 13, 2: 0, 3: 90}
     with pytest.raises(
         AnnotationError, match="'annotations', got None. .*ground_truth_available=F"
@@ -148,7 +173,16 @@ def test_files_that_number_differently(parse):
         (changed("images", 1, "id"), r"images\[1\]: 'id' is missing, got {'file_name': 'b.jpg'}"),
         (changed("images", 1, "file_name"), r"images\[1\]: 'file_name' is missing"),
         (changed("images", 1, "id", value=7), r"images\[1\]: the id 7 occurs twice"),
-        (changed("images", 1, "id", value=[7]), r"images\[1\]: 'id' must be a single value"),
+        (changed("images", 1, "id", value=[7]), r"images\[1\]: 'id' must be int or str, got \[7\]"),
+        (changed("images", 1, "id", value=True), r"images\[1\]: 'id' must be int or str, got True"),
+        (changed("images", 1, "id", value=1.5), r"images\[1\]: 'id' must be int or str, got 1.5"),
+        (
+            changed("images", 1, "file_name", value=7),
+            r"images\[1\]: 'file_name' must be str, got 7",
+        ),
+        (changed("categories", 1, "name", value=7), r"categories\[1\]: 'name' must be str, got 7"),
+        (b"[" * 100_000, r"0\.json: lists or objects are nested too deeply"),
+        (b"[" + b"9" * 5000 + b"]", r"0\.json: not JSON that can be read: Exceeds the limit"),
         (changed("images", 1, value="b.jpg"), r"images\[1\]: 'file_name' is missing, got 'b.jpg'"),
         (changed("categories", 2, "id", value=13), r"categories\[2\]: the id 13 occurs twice"),
         (changed("categories", 2, "name"), r"categories\[2\]: 'name' is missing"),

@@ -65,6 +65,54 @@ def test_ways_to_write_the_same(parse, text):
     assert boxes(parse(text)) == {"a.jpg": [[1, 1, 2, 3, 4]]}
 
 
+TENSORFLOW_HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+
+
+@pytest.mark.parametrize("input_format", [None, "header"])
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        (HEADER + "a.jpg,1,3,2,4,1\nb.jpg,,,,,\n", ","),
+        ("\ufeff" + HEADER + "a.jpg,1,3,2,4,1\nb.jpg,,,,,\n", ","),
+        ("Class_ID, YMIN ,ymax,xmin,xmax,Image_Name\n1,2,4,1,3,a.jpg\n,,,,,b.jpg\n", ","),
+        (TENSORFLOW_HEADER + 'a.jpg,64,48,car,1,2,3,4\n"b.jpg",64,48,,,,,\n', ","),
+        (HEADER.replace(",", ";") + "a.jpg;1;3;2;4;car\nb.jpg;;;;;\n", ";"),
+        (HEADER.replace(",", "\t") + "a.jpg\t1\t3\t2\t4\tcar\nb.jpg\t\t\t\t\t\n", "\t"),
+    ],
+    ids=["plain", "bom", "other-order", "tensorflow", "semicolons", "tabs"],
+)
+def test_columns_named_by_the_header(parse, text, delimiter, input_format):
+    dataset = parse(text, input_format, delimiter=delimiter, classes=CLASSES)
+    assert boxes(dataset) == {"a.jpg": [[1, 1, 2, 3, 4]], "b.jpg": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg,1,3,2,4,1\n", "line 1: expected a header.*image_name, xmin,.*list its columns in"),
+        ("filename,xmin,ymin,xmax,ymax\n", "class_id is missing from"),
+        ("path,frame,xmin,ymin,xmax,ymax,class\n", "two columns for 'image_name', 'path' and 'fr"),
+        (HEADER.replace(",", ";"), "pass delimiter=';'"),
+        (HEADER + "a.jpg,1,3,2,4\n", "line 2: expected 6 cells"),
+        ("", "the CSV file is empty"),
+    ],
+)
+def test_headers_that_do_not_name_the_columns(parse, text, message):
+    with pytest.raises(AnnotationError, match=f"labels.csv(: |, ).*{message}"):
+        parse(text, None)
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", "\n", '"', None])
+def test_wrong_delimiter(parse, delimiter):
+    with pytest.raises(ValueError, match="delimiter must be one character .*got"):
+        parse(HEADER, delimiter=delimiter)
+
+
+def test_quoted_cells_may_hold_the_delimiter(parse):
+    dataset = parse(HEADER + '"a, ""b"".jpg","1",3,2,4,1\n')
+    assert boxes(dataset) == {'a, "b".jpg': [[1, 1, 2, 3, 4]]}
+
+
 @pytest.mark.parametrize("header", [HEADER, ""], ids=["header", "no-header"])
 def test_images_without_objects(parse, header):
     dataset = parse(header + "none.jpg,,,,,\na.jpg,1,3,2,4,1\na.jpg,,,,,\n")
@@ -135,14 +183,18 @@ def test_random_sample(parse):
     [
         ("", "the CSV file is empty"),
         ("\n\n", "the CSV file is empty"),
-        (HEADER + "a.jpg,1,3,2,4\n", r"line 2: expected 6 cells .*separated by commas, got 5"),
-        (HEADER + "a.jpg;1;3;2;4;1\n", "line 2: expected 6 cells .*separated by commas, got 1"),
+        (HEADER + "a.jpg,1,3,2,4\n", r"line 2: expected 6 cells .*separated by ',', got 5"),
+        (HEADER + "a.jpg;1;3;2;4;1\n", "line 2: expected 6 cells .*got 1: .*pass delimiter=';'"),
         (HEADER + "a.jpg,1,3,two,4,1\n", "line 2: ymin must be a number, got 'two'"),
         (HEADER + "a.jpg,1,,2,4,1\n", "line 2: xmax must be a number, got ''"),
         (HEADER + "a.jpg,1,3,2,4,\n", "line 2: class_id must be a number, got ''"),
         (HEADER + "a.jpg,1,3,2,4,dog\n", r"class_id must be a number, got 'dog'.*pass classes=\["),
         (HEADER + "a.jpg,1,3,2,4,1.5\n", "line 2: class_id must be a whole number, got '1.5'"),
         (HEADER + "a.jpg,1,3,2,4,0\n", "line 2: class id 0 is not the id of an object"),
+        (HEADER + "a.jpg,1,3,2,4,9" + "9" * 40 + "\n", "class_id must be a whole number below"),
+        (HEADER + "a.jpg,1,1_0,2,4,1\n", "line 2: xmax must be a number, got '1_0'"),
+        (HEADER + "a.jpg,1,1e300,2,4,1\n", "line 2: the box .* beyond any image"),
+        (HEADER + "a.jpg,1,3" + "0" * 5000 + ",2,4,1\n", "line 2: the box .* beyond any image"),
         (HEADER + "\na.jpg,nan,3,2,4,1\n", "line 3: the box .* is not finite"),
         (HEADER + ",1,3,2,4,1\n", "line 2: the image name is empty"),
         ("frame,xmin,ymin,xmax,ymax,class_id\n", "column 3 'ymin', but input_format says 'xmax'"),

@@ -11,6 +11,7 @@ from data_generator.hdf5_dataset import (
     open_hdf5_dataset,
     read_hdf5_content,
     read_hdf5_image,
+    read_hdf5_image_size,
     write_hdf5_dataset,
 )
 
@@ -51,12 +52,47 @@ def test_labels_keep_their_fractions_and_empty_ones_their_columns(tmp_path, dtyp
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("ids", [["000012", "ä b", ""], ["1", "02", "3"], [1, 139, 7000]])
+@pytest.mark.parametrize(
+    "ids", [["000012", "ä b", ""], ["1", "02", "3"], [1, 139, 7000], [-1, 0, 10**30]]
+)
 def test_image_ids_come_back_as_they_were(tmp_path, ids):
     content = roundtrip(tmp_path / "a.h5", [None] * 3, image_ids=ids)
     assert content.image_ids == ids
     assert [type(image_id) for image_id in content.image_ids] == [type(ids[0])] * 3
     assert content.labels is content.eval_neutral is content.class_names is None
+
+
+@pytest.mark.parametrize(
+    "ids", [["1", 1, 1.5], [1.0, 2.0, 3.0], [("a", 7), ("b", 7), "a"], [True, False, None]]
+)
+def test_image_ids_of_other_kinds(tmp_path, ids):
+    content = roundtrip(tmp_path / "a.h5", [None] * 3, image_ids=ids)
+    assert content.image_ids == ids
+    assert [type(image_id) for image_id in content.image_ids] == [type(i) for i in ids]
+
+
+def test_image_ids_of_numpy(tmp_path):
+    ids = [np.int64(1), np.int64(2), 3]
+    assert roundtrip(tmp_path / "a.h5", [None] * 3, image_ids=ids).image_ids == [1, 2, 3]
+    ids = [np.float32(0.5), "a", np.str_("b")]
+    assert roundtrip(tmp_path / "b.h5", [None] * 3, image_ids=ids).image_ids == [0.5, "a", "b"]
+
+
+def test_image_ids_that_cannot_be_stored(tmp_path):
+    with pytest.raises(DatasetError, match="image id b'x' cannot be stored.*got bytes"):
+        roundtrip(tmp_path / "a.h5", [None] * 3, image_ids=[b"x", "a", 1])
+
+
+def test_category_ids(tmp_path):
+    names = ["background", "dog", "cat"]
+    content = roundtrip(tmp_path / "a.h5", [None] * 3, class_names=names, category_ids=[90, "b"])
+    assert content.category_ids == [90, "b"]
+
+
+def test_sizes_without_pixels(tmp_path):
+    roundtrip(tmp_path / "a.h5", make_labels(int))
+    with open_hdf5_dataset(tmp_path / "a.h5") as file:
+        assert [read_hdf5_image_size(file, i) for i in range(3)] == [(4, 6), (5, 3), (2, 2)]
 
 
 def test_marks_and_names(tmp_path):
@@ -119,5 +155,52 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(DatasetError, match="text.h5: cannot open this HDF5 data set"):
         open_hdf5_dataset(tmp_path / "text.h5")
     h5py.File(tmp_path / "other.h5", "w").close()
-    with pytest.raises(DatasetError, match=r"other.h5: not an image data set: it has no \['images"):
+    with pytest.raises(DatasetError, match="other.h5: not an image data set: it has no images, im"):
         open_hdf5_dataset(tmp_path / "other.h5")
+
+
+@pytest.fixture
+def complete(tmp_path):
+    path = tmp_path / "a.h5"
+    marks = [[True, False], [], [False]]
+    roundtrip(path, make_labels(int), image_ids=["a", 1, 2], eval_neutral=marks, class_names=["b"])
+    return path
+
+
+def read_everything(path) -> None:
+    with open_hdf5_dataset(path) as file:
+        read_hdf5_content(file, COLUMNS)
+        for i in range(len(file["images"])):
+            read_hdf5_image(file, i)
+            read_hdf5_image_size(file, i)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.attrs.__delitem__("has_labels"), "it has no has_labels"),
+        (lambda f: f.__delitem__("labels"), "it has no labels"),
+        (lambda f: f.__delitem__("image_ids"), "it has no image_ids"),
+        (lambda f: f["image_shapes"].resize(2, 0), "image_shapes has 2 entries for 3 images"),
+        (lambda f: f["image_shapes"].write_direct(np.full((3, 3), 7, np.int32)), "is damaged, or"),
+        (lambda f: f.attrs.__setitem__("class_names", "["), "is damaged, or of another kind"),
+        (lambda f: f.attrs.__setitem__("category_ids", "[1]"), "category_ids must have one entry"),
+        (lambda f: f.attrs.__setitem__("labels_output_format", "[1]"), "is damaged, or of"),
+        (lambda f: f.move("label_shapes", "x") or f.move("images", "y"), "it has no images"),
+        (lambda f: f.__delitem__("images") or f.create_group("images"), "has 3 entries for 0"),
+    ],
+)
+def test_damaged_contents(complete, change, message):
+    read_everything(complete)
+    with h5py.File(complete, "r+") as file:
+        change(file)
+    with pytest.raises(DatasetError, match=f"a.h5: .*{message}"):
+        read_everything(complete)
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 0.99, 12))
+def test_truncated_files(complete, share):
+    data = complete.read_bytes()
+    complete.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(DatasetError, match="a.h5: cannot open this HDF5 data set"):
+        read_everything(complete)
