@@ -4,12 +4,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 
-.PHONY: demo test test-slow lint format benchmark clean
+# The tests of everything that touches Keras; they run on its other backends, too.
+BACKEND_TESTS := tests/keras_layers tests/keras_loss_function tests/models tests/misc_utils \
+	tests/eval_utils tests/ssd_encoder_decoder/test_model_settings.py \
+	tests/test_serialisation.py tests/test_structure.py
+
+.PHONY: demo test test-slow test-jax test-torch lint format benchmark clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+# TensorFlow stays out of the environments of the other backends: nothing may need it there.
+$(VENV)-%/.installed: setup.py pyproject.toml .ci/requirements.py
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-$*/bin/python -m pip install --quiet --no-deps --editable .
+	$(VENV)-$*/bin/python .ci/requirements.py $* test > $(VENV)-$*/requirements.txt
+	$(VENV)-$*/bin/python -m pip install --quiet --requirement $(VENV)-$*/requirements.txt
 	touch $@
 
 demo: $(VENV)/.installed
@@ -22,6 +36,9 @@ test: lint
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
+
+test-jax test-torch: test-%: $(VENV)-%/.installed
+	KERAS_BACKEND=$* $(VENV)-$*/bin/python -m pytest -m "not slow" $(BACKEND_TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -36,4 +53,4 @@ benchmark: $(VENV)/.installed
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) build *.egg-info
+	rm -rf $(VENV) $(VENV)-jax $(VENV)-torch $(DEMO_DIR) build *.egg-info

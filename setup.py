@@ -16,6 +16,9 @@ PACKAGES = [
 ]
 
 EXTRAS = {
+    # Keras' other backends: chosen with the environment variable KERAS_BACKEND.
+    "jax": ["jax>=0.5"],
+    "torch": ["torch>=2.6"],
     # The training script and the digit scenes: plots, and the pictures that two packages ship.
     "examples": ["matplotlib>=3.9", "scikit-learn>=1.5", "scikit-image>=0.24"],
 }
