@@ -29,4 +29,6 @@ class DecodeDetectionsFast(DecodingLayer):
     def selected_classes(self, confidences: Any, selection: Selection) -> Any:
         """Look up the best class of the few boxes that were selected."""
         confidences = ops.take_along_axis(confidences, selection.box_ids[..., None], axis=1)
-        return ops.argmax(confidences, axis=-1)
+        is_best = ops.equal(confidences, ops.max(confidences, axis=-1, keepdims=True))
+        # Of integers, because Keras' argmax of floats needs an operation that LiteRT lacks.
+        return ops.argmax(ops.cast(is_best, "int32"), axis=-1)
