@@ -8,8 +8,8 @@ import numpy as np
 
 from bounding_box_utils.bounding_box_utils import iou
 from data_generator.label_boxes import box_columns
-from data_generator.object_detection_2d_patch_sampling_ops import CropPad
 from data_generator.random_transformation import RandomTransformation
+from data_generator.window import CropPad
 
 
 class CaffeCrop(CropPad):

@@ -17,7 +17,7 @@ from data_generator.object_detection_2d_image_boxes_validation_utils import (
     ImageValidator,
 )
 from data_generator.pending_image import Colour, PendingImage, fill_colour
-from data_generator.random_transformation import RandomChoice, RandomTrials
+from data_generator.random_transformation import RandomChoice, TrialsInTurn
 from data_generator.transformation import GeometricTransformation
 from data_generator.window import WindowTransformation
 
@@ -247,7 +247,7 @@ class Translate(WindowTransformation):
         return -round(height * self.dy), -round(width * self.dx), height, width
 
 
-class RandomTranslate(RandomTrials):
+class RandomTranslate(TrialsInTurn):
     """Shift images by random amounts in random directions."""
 
     def __init__(
@@ -362,7 +362,7 @@ class Scale(GeometricTransformation):
         )
 
 
-class RandomScale(RandomTrials):
+class RandomScale(TrialsInTurn):
     """Zoom images by a random factor."""
 
     def __init__(

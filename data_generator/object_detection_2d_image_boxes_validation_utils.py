@@ -177,7 +177,9 @@ class BoxFilter:
                     f"and `image_width`; got {image_height} and {image_width}. Pass them, or "
                     "build the BoxFilter with check_overlap=False."
                 )
-            bounds = _drawn(self.overlap_bounds, rng)
+            bounds = self.overlap_bounds
+            if isinstance(bounds, BoundGenerator):
+                bounds = bounds(rng)
             keep &= overlaps(
                 boxes, image_height, image_width, self.overlap_criterion, bounds, self.border_pixels
             )
@@ -253,63 +255,89 @@ class ImageValidator:
         bounds: Sequence[float] | None = None,
     ) -> bool:
         """Judge `(n, 4)` corners in pixels, by `bounds` if given instead of `self.bounds`."""
+        size = np.array([image_height]), np.array([image_width])
+        return bool(self.accepts_each(boxes[np.newaxis], *size, rng, bounds)[0])
+
+    def accepts_each(
+        self,
+        boxes: np.ndarray,
+        image_heights: np.ndarray,
+        image_widths: np.ndarray,
+        rng: np.random.Generator | None = None,
+        bounds: Sequence[float] | None = None,
+    ) -> np.ndarray:
+        """Judge several images at once, such as different patches of the same image.
+
+        Arguments:
+            boxes: `(m, n, 4)` corners in pixels of each of the m images.
+            image_heights: `(m,)` in pixels.
+            image_widths: `(m,)` in pixels.
+            rng: For the draws of a `BoundGenerator`, one for each image.
+            bounds: (lower, upper) overlap to demand of all images instead of `self.bounds`.
+
+        Returns:
+            `(m,)` bool.
+        """
         if bounds is None:
-            bounds = _drawn(self.bounds, rng)
+            bounds = self.bounds
+            if isinstance(bounds, BoundGenerator):
+                drawn = np.array([bounds(rng) for _ in boxes])  # (m, 2)
+                bounds = drawn[:, :1], drawn[:, 1:]
         good = overlaps(
-            boxes, image_height, image_width, self.overlap_criterion, bounds, self.border_pixels
+            boxes,
+            image_heights[:, np.newaxis],
+            image_widths[:, np.newaxis],
+            self.overlap_criterion,
+            bounds,
+            self.border_pixels,
         )
-        n_needed = len(boxes) if self.n_boxes_min == "all" else self.n_boxes_min
-        return bool(np.count_nonzero(good) >= n_needed)
+        n_needed = boxes.shape[1] if self.n_boxes_min == "all" else self.n_boxes_min
+        return np.count_nonzero(good, axis=1) >= n_needed
 
 
 def overlaps(
     boxes: np.ndarray,
-    image_height: int,
-    image_width: int,
+    image_height: int | np.ndarray,
+    image_width: int | np.ndarray,
     criterion: str,
-    bounds: Sequence[float],
+    bounds: Sequence[float | np.ndarray],
     border_pixels: str = "half",
 ) -> np.ndarray:
     """Say which boxes overlap an image enough.
 
     Arguments:
-        boxes: `(n, 4)` corners (xmin, ymin, xmax, ymax) in pixels.
-        image_height: In pixels.
-        image_width: In pixels.
+        boxes: `(..., 4)` corners (xmin, ymin, xmax, ymax) in pixels.
+        image_height: In pixels; a number, or an array that broadcasts to the boxes.
+        image_width: In pixels; likewise.
         criterion: ``'center_point'``, ``'area'`` or ``'iou'`` (see the module).
-        bounds: (lower, upper). The upper one is included; the lower one is included for
+        bounds: (lower, upper); likewise. The upper one is included; the lower one is included for
             ``'area'`` unless it is 0, since a box outside the image must never pass.
         border_pixels: ``'half'``, ``'include'`` or ``'exclude'``.
 
     Returns:
-        `(n,)` bool.
+        `(...)` bool.
     """
+    xmin, ymin, xmax, ymax = np.moveaxis(boxes, -1, 0)
     if criterion == "center_point":
-        cx, cy = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+        cx, cy = (xmin + xmax) / 2, (ymin + ymax) / 2
         return (cx >= 0) & (cx <= image_width - 1) & (cy >= 0) & (cy <= image_height - 1)
 
     lower, upper = bounds
     if criterion == "iou":
-        image_box = np.array([0, 0, image_width, image_height])
-        shares = iou(image_box, boxes, "corners", "element-wise", border_pixels)
+        image_boxes = np.zeros(boxes.shape, np.int64)
+        image_boxes[..., 2] = image_width
+        image_boxes[..., 3] = image_height
+        pairs = image_boxes.reshape(-1, 4), boxes.reshape(-1, 4)
+        shares = iou(*pairs, "corners", "element-wise", border_pixels).reshape(xmin.shape)
         return (shares > lower) & (shares <= upper)
 
     d = border_width(border_pixels)
-    clipped = np.empty_like(boxes)
-    clipped[:, 0::2] = np.clip(boxes[:, 0::2], 0, image_width - 1)
-    clipped[:, 1::2] = np.clip(boxes[:, 1::2], 0, image_height - 1)
-    whole, inside = (
-        (corners[:, 2] - corners[:, 0] + d) * (corners[:, 3] - corners[:, 1] + d)
-        for corners in (boxes, clipped)
-    )
-    enough = inside > 0 if lower == 0 else inside >= lower * whole
+    left, right = (np.clip(x, 0, image_width - 1) for x in (xmin, xmax))
+    top, bottom = (np.clip(y, 0, image_height - 1) for y in (ymin, ymax))
+    whole = (xmax - xmin + d) * (ymax - ymin + d)
+    inside = (right - left + d) * (bottom - top + d)
+    enough = np.where(np.equal(lower, 0), inside > 0, inside >= lower * whole)
     return enough & (inside <= upper * whole)
-
-
-def _drawn(
-    bounds: Sequence[float] | BoundGenerator, rng: np.random.Generator | None
-) -> Sequence[float]:
-    return bounds(rng) if isinstance(bounds, BoundGenerator) else bounds
 
 
 def _check_criterion(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_generator.label_boxes import leave_unchanged
+from data_generator.label_boxes import box_columns, leave_unchanged
 from data_generator.object_detection_2d_image_boxes_validation_utils import (
     BoundGenerator,
     BoxFilter,
@@ -16,7 +17,7 @@ from data_generator.patch_coordinates import PatchCoordinateGenerator, random_po
 from data_generator.pending_image import Colour, PendingImage
 from data_generator.random_transformation import RandomTransformation, RandomTrials
 from data_generator.transformation import Transformed
-from data_generator.window import WindowTransformation
+from data_generator.window import Crop, CropPad, Pad
 
 __all__ = [
     "Crop",
@@ -38,150 +39,54 @@ Rng = np.random.Generator | int | None
 _MAX_ROUNDS = 100
 
 
-class CropPad(WindowTransformation):
-    """Cut a patch out of images; where it reaches beyond them there is background."""
+class PatchTrials(RandomTrials):
+    """Trials of patches, of which all that there may be are drawn and judged at once."""
 
-    def __init__(
-        self,
-        patch_ymin: int,
-        patch_xmin: int,
-        patch_height: int,
-        patch_width: int,
-        clip_boxes: bool = True,
-        box_filter: BoxFilter | None = None,
-        background: Colour = (0, 0, 0),
-        labels_format: Format = None,
-    ):
-        """Set the patch.
+    @abstractmethod
+    def patches(self, n: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw patches for an image of the given size.
 
         Arguments:
-            patch_ymin: Upper edge of the patch, in pixels of the image; may be negative.
-            patch_xmin: Left edge of the patch; may be negative.
-            patch_height: In pixels.
-            patch_width: In pixels.
-            clip_boxes: Whether to clip boxes to the patch.
-            box_filter: Decides before the clipping which boxes are kept; None keeps all.
-            background: The colour of what lies outside the image.
-            labels_format: Column positions by name.
+            n: The number of trials.
+            height: Of the image, in pixels.
+            width: Of the image, in pixels.
+            rng: The generator to draw from.
 
-        Raises:
-            ValueError: if the patch has no pixels or `box_filter` is no `BoxFilter`; when called,
-                if the patch lies away from the image.
+        Returns:
+            `(<= n, 4)` rows (ymin, xmin, height, width); those that are missing have failed.
         """
-        super().__init__(clip_boxes, box_filter, background, labels_format)
-        if patch_height < 1 or patch_width < 1:
-            raise ValueError(
-                f"A patch needs a height and a width of at least one pixel; got {patch_height} "
-                f"and {patch_width}."
-            )
-        self.patch_ymin = patch_ymin
-        self.patch_xmin = patch_xmin
-        self.patch_height = patch_height
-        self.patch_width = patch_width
 
-    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return the patch, after checking that it meets the image."""
-        bottom, right = self.patch_ymin + self.patch_height, self.patch_xmin + self.patch_width
-        if self.patch_ymin > height or self.patch_xmin > width or bottom < 0 or right < 0:
-            raise ValueError(
-                f"The patch from (y, x) = ({self.patch_ymin}, {self.patch_xmin}) to ({bottom}, "
-                f"{right}) lies outside the image, which is {height} pixels high and {width} wide."
-            )
-        return self.patch_ymin, self.patch_xmin, self.patch_height, self.patch_width
-
-
-class Crop(WindowTransformation):
-    """Cut pixels off the edges of images."""
-
-    def __init__(
+    def draw(
         self,
-        crop_top: int,
-        crop_bottom: int,
-        crop_left: int,
-        crop_right: int,
-        clip_boxes: bool = True,
-        box_filter: BoxFilter | None = None,
-        labels_format: Format = None,
-    ):
-        """Set how much is cut.
+        height: int,
+        width: int,
+        labels: np.ndarray | None,
+        rng: np.random.Generator,
+        bounds: Sequence[float] | None = None,
+    ) -> CropPad | None:
+        """Return the first patch that is good enough, None if none is.
 
         Arguments:
-            crop_top: Rows to cut off at the top.
-            crop_bottom: Rows to cut off at the bottom.
-            crop_left: Columns to cut off on the left.
-            crop_right: Columns to cut off on the right.
-            clip_boxes: Whether to clip boxes to what remains.
-            box_filter: Decides before the clipping which boxes are kept; None keeps all.
-            labels_format: Column positions by name.
+            height: Of the image, in pixels.
+            width: Of the image, in pixels.
+            labels: The labels of the image, or None.
+            rng: The generator to draw from.
+            bounds: (lower, upper) overlap to demand instead of the validator's own.
 
-        Raises:
-            ValueError: if an amount is negative or `box_filter` is no `BoxFilter`; when called,
-                if nothing of the image remains.
+        Returns:
+            A transformation with fixed arguments.
         """
-        super().__init__(clip_boxes, box_filter, labels_format=labels_format)
-        _check_not_negative(
-            crop_top=crop_top, crop_bottom=crop_bottom, crop_left=crop_left, crop_right=crop_right
-        )
-        self.crop_top = crop_top
-        self.crop_bottom = crop_bottom
-        self.crop_left = crop_left
-        self.crop_right = crop_right
-
-    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return what remains."""
-        new_height = height - self.crop_top - self.crop_bottom
-        new_width = width - self.crop_left - self.crop_right
-        if new_height < 1 or new_width < 1:
-            raise ValueError(
-                f"Cropping {self.crop_top} + {self.crop_bottom} rows and {self.crop_left} + "
-                f"{self.crop_right} columns leaves nothing of an image of {height} x {width} "
-                "pixels (height x width)."
-            )
-        return self.crop_top, self.crop_left, new_height, new_width
+        patches = self.patches(max(1, self.n_trials_max), height, width, rng)
+        if labels is not None and self.image_validator is not None:
+            ymin, xmin, heights, widths = patches.T
+            boxes = labels[:, box_columns(self.labels_format)]
+            boxes = boxes - np.stack([xmin, ymin, xmin, ymin], axis=-1)[:, np.newaxis]  # (m, n, 4)
+            good = self.image_validator.accepts_each(boxes, heights, widths, rng, bounds)
+            patches = patches[good]
+        return CropPad(*patches[0].tolist(), **self.edges) if len(patches) else None
 
 
-class Pad(WindowTransformation):
-    """Add a margin to images."""
-
-    def __init__(
-        self,
-        pad_top: int,
-        pad_bottom: int,
-        pad_left: int,
-        pad_right: int,
-        background: Colour = (0, 0, 0),
-        labels_format: Format = None,
-    ):
-        """Set the margins.
-
-        Arguments:
-            pad_top: Rows to add at the top.
-            pad_bottom: Rows to add at the bottom.
-            pad_left: Columns to add on the left.
-            pad_right: Columns to add on the right.
-            background: The colour of the margin.
-            labels_format: Column positions by name.
-
-        Raises:
-            ValueError: if an amount is negative.
-        """
-        super().__init__(clip_boxes=False, background=background, labels_format=labels_format)
-        _check_not_negative(
-            pad_top=pad_top, pad_bottom=pad_bottom, pad_left=pad_left, pad_right=pad_right
-        )
-        self.pad_top = pad_top
-        self.pad_bottom = pad_bottom
-        self.pad_left = pad_left
-        self.pad_right = pad_right
-
-    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return the image with its margins."""
-        new_height = height + self.pad_top + self.pad_bottom
-        new_width = width + self.pad_left + self.pad_right
-        return -self.pad_top, -self.pad_left, new_height, new_width
-
-
-class RandomPatch(RandomTrials):
+class RandomPatch(PatchTrials):
     """Cut a random patch that shows enough of the objects."""
 
     def __init__(
@@ -229,10 +134,9 @@ class RandomPatch(RandomTrials):
         self.patch_coord_generator = patch_coord_generator
         self.can_fail = can_fail
 
-    def candidate(self, height: int, width: int, rng: np.random.Generator) -> CropPad:
-        """Draw a patch."""
-        patch = self.patch_coord_generator.generate(height, width, rng)
-        return CropPad(*patch, **self.edges)
+    def patches(self, n: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw patches."""
+        return self.patch_coord_generator.generate_many(n, height, width, rng)
 
     def transform(
         self, image: PendingImage, labels: np.ndarray | None, rng: np.random.Generator | None
@@ -247,7 +151,7 @@ class RandomPatch(RandomTrials):
         return Transformed(None, None, None) if self.can_fail else Transformed(image, labels, None)
 
 
-class RandomPatchInf(RandomTrials):
+class RandomPatchInf(PatchTrials):
     """Cut a random patch under demands that change until a patch meets them.
 
     The crops of the SSD paper (section 2.2) are of this kind: the minimal overlap with the objects
@@ -304,19 +208,23 @@ class RandomPatchInf(RandomTrials):
         self.patch_coord_generator = patch_coord_generator
         self.bound_generator = bound_generator
 
-    def candidate(self, height: int, width: int, rng: np.random.Generator) -> CropPad | None:
-        """Draw a patch; None if its aspect ratio is out of bounds."""
+    def patches(self, n: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw patches, and keep those whose aspect ratio is within bounds."""
         generator = self.patch_coord_generator
-        ymin, xmin, patch_height, patch_width = generator.generate(height, width, rng)
-        aspect_ratio = patch_width / patch_height
-        if not generator.min_aspect_ratio <= aspect_ratio <= generator.max_aspect_ratio:
-            return None
-        return CropPad(ymin, xmin, patch_height, patch_width, **self.edges)
+        patches = generator.generate_many(n, height, width, rng)
+        aspect_ratios = patches[:, 3] / patches[:, 2]
+        least, largest = generator.min_aspect_ratio, generator.max_aspect_ratio
+        return patches[(aspect_ratios >= least) & (aspect_ratios <= largest)]
 
     def sample(
         self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
     ) -> CropPad | None:
         """Go through rounds of trials; None leaves the image whole."""
+        validator = self.image_validator
+        has_no_objects = labels is not None and len(labels) == 0
+        if has_no_objects and validator is not None and validator.n_boxes_min != "all":
+            # No patch shows objects that are not there: all rounds but the last would be in vain.
+            return None
         for _ in range(_MAX_ROUNDS):
             if not self.acts(rng):
                 return None
@@ -366,14 +274,17 @@ class RandomMaxCropFixedAR(RandomPatch):
         _check_aspect_ratio(patch_aspect_ratio)
         self.patch_aspect_ratio = patch_aspect_ratio
 
-    def candidate(self, height: int, width: int, rng: np.random.Generator) -> CropPad:
-        """Draw one of the patches of the largest size."""
+    def patches(self, n: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw some of the patches of the largest size."""
         if width / height < self.patch_aspect_ratio:
             size = max(1, round(width / self.patch_aspect_ratio)), width
         else:
             size = height, max(1, round(height * self.patch_aspect_ratio))
-        corner = (random_position(*sides, rng) for sides in zip((height, width), size, strict=True))
-        return CropPad(*corner, *size, **self.edges)
+        corners = [
+            random_position(img_side, np.full(n, side), rng)
+            for img_side, side in zip((height, width), size, strict=True)
+        ]
+        return np.stack([*corners, *(np.full(n, side) for side in size)], axis=-1)
 
 
 class RandomPadFixedAR(RandomTransformation):
@@ -421,12 +332,6 @@ def _check_patch_generator(generator: PatchCoordinateGenerator) -> None:
             "`patch_coord_generator` must be a PatchCoordinateGenerator; "
             f"got {type(generator).__name__}."
         )
-
-
-def _check_not_negative(**amounts: int) -> None:
-    for name, amount in amounts.items():
-        if amount < 0:
-            raise ValueError(f"`{name}` must not be negative; got {amount}.")
 
 
 def _check_aspect_ratio(aspect_ratio: float) -> None:

@@ -112,50 +112,75 @@ class PatchCoordinateGenerator:
             (ymin, xmin, height, width) in pixels. A side that fits into the image lies within
             it; along a longer side the image lies within the patch.
         """
-        height, width = self._size(img_height, img_width, rng)
-        ymin, xmin = self.patch_ymin, self.patch_xmin
-        if ymin is None:
-            ymin = random_position(img_height, height, rng)
-        if xmin is None:
-            xmin = random_position(img_width, width, rng)
-        return ymin, xmin, height, width
+        return tuple(self.generate_many(1, img_height, img_width, rng)[0].tolist())
 
-    def _size(self, img_height: int, img_width: int, rng: np.random.Generator) -> tuple[int, int]:
+    def generate_many(
+        self, n: int, img_height: int, img_width: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Draw patches of an image of the given size.
+
+        Arguments:
+            n: How many patches to draw, independently of each other.
+            img_height: Of the image, in pixels.
+            img_width: Of the image, in pixels.
+            rng: The generator to draw from.
+
+        Returns:
+            `(n, 4)` rows like the result of `generate`.
+        """
+        height, width = self._sizes(n, img_height, img_width, rng)
+        ymin, xmin = self.patch_ymin, self.patch_xmin
+        patches = np.empty((n, 4), np.int64)
+        patches[:, 0] = random_position(img_height, height, rng) if ymin is None else ymin
+        patches[:, 1] = random_position(img_width, width, rng) if xmin is None else xmin
+        patches[:, 2] = height
+        patches[:, 3] = width
+        return patches
+
+    def _sizes(
+        self, n: int, img_height: int, img_width: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         if self.must_match == "h_ar":
-            height = self._side(self.patch_height, img_height, rng)
-            return height, max(1, int(height * self._aspect_ratio(rng)))
+            height = self._sides(self.patch_height, img_height, n, rng)
+            return height, _whole_pixels(height * self._aspect_ratios(n, rng))
         if self.must_match == "w_ar":
-            width = self._side(self.patch_width, img_width, rng)
-            return max(1, int(width / self._aspect_ratio(rng))), width
+            width = self._sides(self.patch_width, img_width, n, rng)
+            return _whole_pixels(width / self._aspect_ratios(n, rng)), width
         if self.scale_uniformly:
-            scale = rng.uniform(self.min_scale, self.max_scale)
-            return max(1, int(scale * img_height)), max(1, int(scale * img_width))
+            scales = rng.uniform(self.min_scale, self.max_scale, n)
+            return _whole_pixels(scales * img_height), _whole_pixels(scales * img_width)
         return (
-            self._side(self.patch_height, img_height, rng),
-            self._side(self.patch_width, img_width, rng),
+            self._sides(self.patch_height, img_height, n, rng),
+            self._sides(self.patch_width, img_width, n, rng),
         )
 
-    def _side(self, fixed: int | None, img_side: int, rng: np.random.Generator) -> int:
+    def _sides(
+        self, fixed: int | None, img_side: int, n: int, rng: np.random.Generator
+    ) -> np.ndarray:
         if fixed is not None:
-            return fixed
-        return max(1, int(rng.uniform(self.min_scale, self.max_scale) * img_side))
+            return np.full(n, fixed)
+        return _whole_pixels(rng.uniform(self.min_scale, self.max_scale, n) * img_side)
 
-    def _aspect_ratio(self, rng: np.random.Generator) -> float:
+    def _aspect_ratios(self, n: int, rng: np.random.Generator) -> np.ndarray:
         if self.patch_aspect_ratio is not None:
-            return self.patch_aspect_ratio
-        return rng.uniform(self.min_aspect_ratio, self.max_aspect_ratio)
+            return np.full(n, self.patch_aspect_ratio)
+        return rng.uniform(self.min_aspect_ratio, self.max_aspect_ratio, n)
 
 
-def random_position(img_side: int, side: int, rng: np.random.Generator) -> int:
-    """Draw where one side of a patch begins.
+def random_position(img_side: int, sides: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw where one side of patches begins.
 
     Arguments:
         img_side: Height or width of the image, in pixels.
-        side: Height or width of the patch, in pixels.
+        sides: `(n,)` heights or widths of the patches, in pixels.
         rng: The generator to draw from.
 
     Returns:
-        A position from which the patch lies within the image if it fits, and covers it if not.
+        `(n,)` positions from which a patch lies within the image if it fits, and covers it if not.
     """
-    slack = img_side - side
-    return int(rng.integers(min(0, slack), max(0, slack) + 1))
+    slack = img_side - sides
+    return rng.integers(np.minimum(0, slack), np.maximum(0, slack) + 1)
+
+
+def _whole_pixels(sides: np.ndarray) -> np.ndarray:
+    return np.maximum(1, sides.astype(np.int64))

@@ -124,25 +124,24 @@ class PendingImage:
             `(height, width)` or `(height, width, channels)`. The source itself if nothing was to
             be done, otherwise an array that shares no memory with it.
         """
-        image = self._recoloured_part()
-        if self.is_padded:
-            ymin, xmin = self.window.ymin - self.visible.ymin, self.window.xmin - self.visible.xmin
-            size = self.window.height, self.window.width
-            image = cut_window(image, ymin, xmin, *size, self.background)
-        for turn in self.turns:
+        if 0 in (self.visible.height, self.visible.width):
+            # OpenCV refuses images without pixels, but a single one tells dtype and channels.
+            pixel = self._recolour(self.source[:1, :1])
+            return cut_window(pixel, 1, 1, *self.size, self.background)
+        is_whole = self.visible == (0, 0, *self.source.shape[:2])
+        image = self._recolour(self.source if is_whole else self.visible.cut(self.source))
+        ymin, xmin = self.window.ymin - self.visible.ymin, self.window.xmin - self.visible.xmin
+        box = np.array([[xmin, ymin, xmin + self.window.width, ymin + self.window.height]], float)
+        for turn in self.turns:  # of the plane with the visible part, before there is more of it
+            box = turn.box_map(*image.shape[:2])(box)
             image = turn.apply_image(image)
-        is_view = image.base is not None and np.may_share_memory(image, self.source)
-        return image.copy() if is_view and image is not self.source else image
+        if self.is_padded:
+            xmin, ymin, *_ = np.rint(box[0]).astype(int).tolist()
+            return cut_window(image, ymin, xmin, *self.size, self.background)
+        is_view = image is not self.source and np.may_share_memory(image, self.source)
+        return image.copy() if is_view else image
 
-    def _recoloured_part(self) -> np.ndarray:
-        part = self.source
-        if self.visible != (0, 0, *self.source.shape[:2]):
-            part = self.visible.cut(self.source)
-        if part.size == 0 and self.recolourings:
-            # OpenCV refuses images without pixels; a single one tells the dtype and channels.
-            single = PendingImage.of(self.source[:1, :1])
-            single = replace(single, recolourings=self.recolourings).pixels()
-            return np.empty((*part.shape[:2], *single.shape[2:]), single.dtype)
+    def _recolour(self, part: np.ndarray) -> np.ndarray:
         for recolouring in self.recolourings:
             part = recolouring.apply_image(part)
         return part

@@ -2,7 +2,7 @@
 
 A random transformation draws, for each image, a transformation with fixed arguments. Nearly all of
 them are one of three combinators: one argument from a range (`RandomArgument`), one transformation
-of several (`RandomChoice`), or draws until the result is good (`RandomTrials`). Draws come from a
+of several (`RandomChoice`), or draws until one is good (`RandomTrials`). Draws come from a
 `numpy.random.Generator`: that of the call, or else the one made from the seed given to the
 constructor. The global random state of NumPy is never touched.
 """
@@ -164,7 +164,7 @@ class RandomChoice(RandomTransformation):
 
 
 class RandomTrials(RandomTransformation):
-    """A geometric transformation that is drawn again until enough objects remain in the image."""
+    """What is drawn again and again until enough objects remain in the image."""
 
     def __init__(
         self,
@@ -217,41 +217,26 @@ class RandomTrials(RandomTransformation):
             "labels_format": self.labels_format,
         }
 
+
+class TrialsInTurn(RandomTrials):
+    """Trials of which each one is drawn and judged after the other."""
+
     @abstractmethod
     def candidate(
         self, height: int, width: int, rng: np.random.Generator
-    ) -> GeometricTransformation | None:
-        """Draw a candidate, built with `edges`, for an image; None counts as a failed trial."""
+    ) -> GeometricTransformation:
+        """Draw a candidate, built with `edges`, for an image of the given size."""
 
     def draw(
-        self,
-        height: int,
-        width: int,
-        labels: np.ndarray | None,
-        rng: np.random.Generator,
-        bounds: Sequence[float] | None = None,
+        self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
     ) -> GeometricTransformation | None:
-        """Return the first candidate that is good enough, None if none is.
-
-        Arguments:
-            height: Of the image, in pixels.
-            width: Of the image, in pixels.
-            labels: The labels of the image, or None.
-            rng: The generator to draw from.
-            bounds: (lower, upper) overlap to demand instead of the validator's own.
-
-        Returns:
-            A transformation with fixed arguments.
-        """
+        """Return the first candidate that is good enough, None if none is."""
         for _ in range(max(1, self.n_trials_max)):
             candidate = self.candidate(height, width, rng)
-            if candidate is None:
-                continue
             if labels is None or self.image_validator is None:
                 return candidate
             moved = candidate.move_labels(labels, height, width)
             boxes = moved[:, box_columns(self.labels_format)]
-            size = candidate.output_size(height, width)
-            if self.image_validator.accepts(boxes, *size, rng, bounds):
+            if self.image_validator.accepts(boxes, *candidate.output_size(height, width), rng):
                 return candidate
         return None
