@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -310,7 +310,8 @@ class BatchMaker:
             if takes_rng:
                 options["rng"] = rng
             inputs = [sample.image] if sample.labels is None else [sample.image, sample.labels]
-            outputs = transformation(*inputs, **options)
+            with _naming(f"While transforming {self.dataset.entry_name(sample.index)}"):
+                outputs = transformation(*inputs, **options)
             outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
             if outputs[0] is None:
                 raise _Dropped(f"{type(transformation).__name__} gave no image")
@@ -413,7 +414,9 @@ class BatchMaker:
             parts[name] = None if entries is None else [entries[s.index] for s in samples]
         if "processed_images" in self.returns:
             parts["processed_images"] = stack_images(samples, dataset.entry_name)
-        parts["encoded_labels"], parts["matched_anchors"] = self._encode(labels)
+        names = ", ".join(dataset.entry_name(sample.index) for sample in samples)
+        with _naming(f"While encoding the labels of, in this order, {names}"):
+            parts["encoded_labels"], parts["matched_anchors"] = self._encode(labels)
         return tuple(parts[name] for name in RETURNS if name in self.returns)
 
     def _encode(self, labels: list[np.ndarray] | None) -> tuple:
@@ -469,6 +472,16 @@ def _parameter_names(function: Callable) -> Mapping[str, Any]:
 def _finds_anchors(label_encoder: Callable) -> bool:
     """Say whether an encoder can also return which anchors it matched, as SSDInputEncoder can."""
     return hasattr(label_encoder, "generate_encoding_template")
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Add what was being done to any exception, which may know nothing of files."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(what)
+        raise
 
 
 def _describe_reasons(reasons: Counter) -> str:
