@@ -55,7 +55,8 @@ class DetectionDataset:
             the box), or the path of a pickle of it.
         labels_output_format: The order of the columns of labels.
         verbose: Show progress bars; changes nothing else.
-        image_channels: 3 for RGB, 1 for grayscale, None for what each file holds.
+        image_channels: 3 for RGB, 1 for grayscale, None for what each file holds, or the number
+            of channels that all files have: see `read_image`.
 
     Attributes:
         filenames, labels, image_ids, eval_neutral: One entry per image, or None. They keep
@@ -215,6 +216,23 @@ class DetectionDataset:
         if self.hdf5_dataset is not None:
             return read_hdf5_image(self.hdf5_dataset, self.dataset_indices[index])
         return read_image(self.filenames[index], self.image_channels)
+
+    def __getstate__(self) -> dict:
+        """In a pickle, the name of the open HDF5 file takes its place."""
+        file = self.hdf5_dataset
+        return {**self.__dict__, "hdf5_dataset": file and os.path.abspath(file.filename)}
+
+    def __setstate__(self, state: dict) -> None:
+        """Open the HDF5 file again."""
+        self.__dict__.update(state)
+        if self.hdf5_dataset is not None:
+            self.hdf5_dataset = open_hdf5_dataset(self.hdf5_dataset)
+
+    def __copy__(self) -> Self:
+        """Share everything, the open HDF5 file included."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
 
     def subset(self, indices: Sequence[int]) -> Self:
         """Make a data set of some of this one's entries, in any order, repetitions included.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_generator.image_reading import ImageReadError, read_image
 
@@ -60,7 +62,7 @@ def test_name_outside_ascii(write):
     np.testing.assert_array_equal(read_image(path), RGB)
 
 
-GRAY = np.arange(600, dtype=np.uint8).reshape(20, 30)
+GRAY = (np.arange(600) % 256).astype(np.uint8).reshape(20, 30)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +85,67 @@ def test_channels(write, stored, channels, shape):
         np.testing.assert_array_equal(image, RGB)
 
 
-def test_wrong_channels(write):
-    with pytest.raises(ValueError, match="channels must be 3, 1 or None.*got 4"):
-        read_image(write(encode(".png", RGB)), 4)
+@pytest.mark.parametrize("channels", [0, -1, True])
+def test_wrong_channels(write, channels):
+    with pytest.raises(ValueError, match=f"channels must be 3, 1, another.*got {channels}"):
+        read_image(write(encode(".png", RGB)), channels)
+
+
+def test_other_numbers_of_channels(write):
+    rgba = np.concatenate([RGB, GRAY[..., None]], 2)
+    np.testing.assert_array_equal(read_image(write(encode(".png", rgba), "a.png"), 4), rgba)
+    with pytest.raises(ImageReadError, match="b.png: the image has 3 channels, but channels=4"):
+        read_image(write(encode(".png", RGB), "b.png"), 4)
+    with pytest.raises(ImageReadError, match="the image has 3 channels, but channels=2"):
+        read_image(write(encode(".png", RGB), "b.png"), 2)
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+SIX = np.random.default_rng(0).integers(0, 256, (20, 30, 6), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("stored", "channels", "expected"),
+    [
+        (SIX, None, SIX),
+        (SIX, 6, SIX),
+        (np.asfortranarray(SIX), 6, SIX),
+        (SIX.astype(np.uint16) * 257, 6, SIX),
+        (RGB, 3, RGB),
+        (GRAY, None, GRAY[..., None]),
+        (GRAY, 1, GRAY[..., None]),
+        (GRAY, 3, np.repeat(GRAY[..., None], 3, 2)),
+        (np.repeat(GRAY[..., None], 3, 2), 1, GRAY[..., None]),
+    ],
+)
+def test_arrays_in_files(write, stored, channels, expected):
+    image = read_image(write(npy(stored), "image.npy"), channels)
+    np.testing.assert_array_equal(image, expected)
+    assert image.dtype == np.uint8
+    assert image.flags.writeable
+    assert image.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npy(SIX), "the image has 6 channels, but channels=3"),
+        (npy(SIX)[:-5], "the .npy file is damaged"),
+        (npy(SIX)[:12], "the .npy file is damaged"),
+        (npy(SIX / 255), r"got the shape \(20, 30, 6\) and float64"),
+        (npy(SIX[0, 0]), r"got the shape \(6,\) and uint8"),
+        (npy(SIX[:0]), r"got the shape \(0, 30, 6\)"),
+        (npy(np.array([[None]])), "the .npy file is damaged: Object arrays cannot be loaded"),
+    ],
+)
+def test_arrays_that_are_no_images(write, data, message):
+    with pytest.raises(ImageReadError, match=f"image.npy: .*{message}"):
+        read_image(write(data, "image.npy"))
 
 
 @pytest.mark.parametrize("channels", [3, None])
@@ -95,9 +155,87 @@ def test_alpha_is_dropped(write, channels):
     np.testing.assert_array_equal(read_image(path, channels), RGB)
 
 
-def test_16_bits_become_8(write):
-    path = write(encode(".png", RGB.astype(np.uint16) * 257), "image.png")
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bits_become_8(write, suffix):
+    path = write(encode(suffix, RGB.astype(np.uint16) * 257), "image" + suffix)
     np.testing.assert_array_equal(read_image(path), RGB)
+    values = np.array([[0, 255, 256, 511, 512, 65535]], np.uint16)  # the upper 8 bits stay
+    for channels in (1, 3, None):
+        image = read_image(write(encode(suffix, values), "gray" + suffix), channels)
+        assert image[0, :, 0].tolist() == [0, 0, 1, 1, 2, 255]
+    rgba = np.full((4, 5, 4), 257, np.uint16) * np.arange(1, 5, dtype=np.uint16)
+    image = read_image(write(encode(suffix, rgba), "rgba" + suffix), 4)
+    np.testing.assert_array_equal(image[0, 0], [1, 2, 3, 4])
+
+
+def test_fractions_are_refused(write):
+    path = write(cv2.imencode(".tiff", RGB.astype(np.float32) / 255)[1].tobytes(), "image.tiff")
+    for channels in (1, 3, 5, None):
+        with pytest.raises(ImageReadError, match="image.tiff: not an image .*numbers that are no"):
+            read_image(path, channels)
+
+
+def pillow(image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_palettes(write):
+    image = Image.fromarray(RGB).quantize(16)  # has less colours than that, so nothing is lost
+    for kind in ("PNG", "GIF", "BMP"):
+        path = write(pillow(image, kind), f"image.{kind.lower()}")
+        np.testing.assert_array_equal(read_image(path), RGB)
+        assert read_image(path, None).shape == (20, 30, 3)
+
+
+def test_cmyk(write):
+    image = Image.fromarray(RGB).convert("CMYK")
+    path = write(pillow(image, "JPEG", quality=98), "image.jpg")
+    for channels in (3, None):
+        found = read_image(path, channels)
+        assert found.shape == (20, 30, 3)
+        assert np.abs(found[10, 5].astype(int) - RGB[10, 5]).max() < 12
+
+
+def test_black_and_white_and_transparent_gray(write):
+    black_white = np.where(GRAY > 127, 255, 0).astype(np.uint8)
+    path = write(pillow(Image.fromarray(black_white).convert("1"), "PNG"), "image.png")
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], black_white)
+    transparent = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(black_white)])
+    path = write(pillow(transparent, "PNG"), "image.png")
+    np.testing.assert_array_equal(read_image(path)[..., 0], GRAY)
+
+
+def tiff(image: np.ndarray) -> bytes:
+    """Build a TIFF file without compression, for any number of channels."""
+    height, width, channels = image.shape
+    data = image.tobytes()
+    bits = 8 + len(data)  # where the bits of each channel stand
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, channels, bits),
+        (259, 3, 1, 1),  # no compression
+        (262, 3, 1, 1),  # gray, and extra channels
+        (273, 4, 1, 8),  # where the pixels stand
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, 1, len(data)),
+    ]
+    directory = struct.pack("<H", len(entries))
+    directory += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    sizes = struct.pack("<H", 8) * channels
+    return struct.pack("<2sHI", b"II", 42, bits + len(sizes)) + data + sizes + directory
+
+
+def test_tiff_of_many_channels(write, capfd):
+    """OpenCV reads four channels at most; the message says what to do with more."""
+    path = write(tiff(SIX), "image.tiff")
+    for channels in (6, None):
+        with pytest.raises(ImageReadError, match="image.tiff: .*4 channels.* can come as .npy"):
+            read_image(path, channels)
+    capfd.readouterr()  # OpenCV complains, too
 
 
 @pytest.mark.parametrize("channels", [3, 1, None])
@@ -173,6 +311,8 @@ def test_missing_file_and_folder(tmp_path):
         read_image(tmp_path / "none.jpg")
     with pytest.raises(ImageReadError, match="cannot read"):
         read_image(tmp_path)
+    with pytest.raises(ImageReadError, match="not the name of a file"):
+        read_image("a\0.jpg")
 
 
 def test_the_error_is_a_value_error():
