@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from data_generator.object_detection_2d_photometric_ops import PhotometricTransformation
+    from data_generator.colour_conversions import PhotometricTransformation
     from data_generator.transformation import GeometricTransformation
 
 Colour = Sequence[float] | float

@@ -14,10 +14,13 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from data_generator.object_detection_2d_photometric_ops import (
+from data_generator.colour_conversions import (
     ConvertDataType,
     ConvertTo3Channels,
     PhotometricTransformation,
+    hsv_to_rgb,
+)
+from data_generator.object_detection_2d_photometric_ops import (
     RandomBrightness,
     RandomContrast,
     RandomHue,
@@ -146,4 +149,4 @@ def _apply_in_rgb(image: np.ndarray, value_maps: list[ValueMap]) -> np.ndarray:
 def _apply_in_hsv(image: np.ndarray, value_maps: list[ValueMap]) -> np.ndarray:
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     tables = {value_map.channel: value_map.table() for value_map in value_maps}
-    return cv2.cvtColor(look_up(hsv, tables) if tables else hsv, cv2.COLOR_HSV2RGB)
+    return hsv_to_rgb(look_up(hsv, tables) if tables else hsv)
