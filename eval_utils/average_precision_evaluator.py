@@ -9,15 +9,16 @@ from bounding_box_utils.bounding_box_utils import border_width
 from data_generator.object_detection_2d_data_generator import DataGenerator
 from eval_utils.average_precision import check_average_precision_mode
 from eval_utils.detection_scorer import DetectionScorer
+from eval_utils.matching import check_matching_rule
 from eval_utils.prediction import (
-    MODEL_MODES,
+    PRED_FORMAT,
+    check_model_mode,
     input_transformations,
     make_detection_function,
     predict_images,
 )
-from eval_utils.prediction_results import Prediction, collect_predictions, write_predictions
-
-PRED_FORMAT = {"class_id": 0, "conf": 1, "xmin": 2, "ymin": 3, "xmax": 4, "ymax": 5}
+from eval_utils.prediction_files import write_predictions
+from eval_utils.prediction_results import Prediction, collect_predictions
 
 
 class Evaluator(DetectionScorer):
@@ -54,10 +55,7 @@ class Evaluator(DetectionScorer):
         gt_format: Mapping[str, int] | None = None,
         class_names: Sequence[str] | None = None,
     ):
-        if model_mode not in MODEL_MODES:
-            raise ValueError(
-                f"`model_mode` must be one of {', '.join(MODEL_MODES)}; got {model_mode!r}."
-            )
+        check_model_mode(model_mode)
         if not isinstance(data_generator, DataGenerator):
             warnings.warn(
                 f"`data_generator` is a {type(data_generator).__name__}, not a `DataGenerator`; "
@@ -91,6 +89,7 @@ class Evaluator(DetectionScorer):
         decoding_top_k: int | str = 200,
         decoding_pred_coords: str = "centroids",
         decoding_normalize_coords: bool = True,
+        matching_rule: str = "voc",
     ) -> float | list:
         """Predict on the data set and score the predictions.
 
@@ -108,6 +107,7 @@ class Evaluator(DetectionScorer):
         """
         self.check_labels()
         check_average_precision_mode(average_precision_mode, num_recall_points)
+        check_matching_rule(matching_rule)
         border_width(border_pixels)  # raises for an unknown one
 
         self.predict_on_dataset(
@@ -132,6 +132,7 @@ class Evaluator(DetectionScorer):
             num_recall_points=num_recall_points,
             ignore_neutral_boxes=ignore_neutral_boxes,
             verbose=verbose,
+            matching_rule=matching_rule,
         )
 
         extras = [

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
 from eval_utils.average_precision import (
     average_precision,
     check_average_precision_mode,
-    match_detections,
     precision_and_recall,
 )
 from eval_utils.ground_truth import GroundTruth, read_ground_truth
-from eval_utils.prediction_results import Prediction, prediction_arrays
+from eval_utils.matched_class import MatchedClass, match_class
+from eval_utils.matching import check_matching_rule
+from eval_utils.prediction_files import read_coco_predictions, read_predictions
+from eval_utils.prediction_results import Prediction
 
 GT_FORMAT = {"class_id": 0, "xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}
 
@@ -22,15 +25,18 @@ GT_FORMAT = {"class_id": 0, "xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}
 class DetectionScorer:
     """Computes the average precision of every class, and their mean, from given detections.
 
-    Assign `prediction_results` (see `eval_utils.prediction_results.collect_predictions`), then call
-    `score`, which runs five stages, or the stages one by one, to look at what lies between them or
-    to repeat only the last ones with other settings:
+    The detections may come from any detector: assign `prediction_results` (see
+    `eval_utils.prediction_results.collect_predictions`), or read them from the text files of Pascal
+    VOC or the JSON of MS COCO with `load_predictions_from_txt` or `load_predictions_from_json`.
+    Then call `score`, which runs five stages, or the stages one by one, to look at what lies
+    between them or to repeat only the last ones with other settings:
 
     ====================================  ====================================================
     stage                                 fills in
     ====================================  ====================================================
     `get_num_gt_per_class`                num_gt_per_class, classes_without_gt
-    `match_predictions`                   true_positives, false_positives and both cumulative_...
+    `match_predictions`                   matched_classes (all details of the matching),
+                                          true_positives, false_positives and both cumulative_...
     `compute_precision_recall`            cumulative_precisions, cumulative_recalls
     `compute_average_precisions`          average_precisions
     `compute_mean_average_precision`      mean_average_precision
@@ -80,6 +86,7 @@ class DetectionScorer:
         self.prediction_results: list[list[Prediction]] | None = None
         self.num_gt_per_class: np.ndarray | None = None
         self.classes_without_gt: list[int] | None = None
+        self.matched_classes: list[MatchedClass | None] | None = None
         self.true_positives: list[np.ndarray] | None = None
         self.false_positives: list[np.ndarray] | None = None
         self.cumulative_true_positives: list[np.ndarray] | None = None
@@ -98,6 +105,7 @@ class DetectionScorer:
         num_recall_points: int = 11,
         ignore_neutral_boxes: bool = True,
         verbose: bool = True,
+        matching_rule: str = "voc",
     ) -> float:
         """Run all five stages; their methods describe the arguments.
 
@@ -114,10 +122,51 @@ class DetectionScorer:
             border_pixels,
             sorting_algorithm,
             verbose=verbose,
+            matching_rule=matching_rule,
         )
         self.compute_precision_recall(verbose=verbose)
         self.compute_average_precisions(average_precision_mode, num_recall_points, verbose=verbose)
         return self.compute_mean_average_precision()
+
+    def load_predictions_from_txt(
+        self, classes: Sequence[str] | None = None, in_file_prefix: str = "comp3_det_test_"
+    ) -> None:
+        """Read `prediction_results` from one text file for each class, in the format of Pascal VOC.
+
+        The counterpart of `write_predictions_to_txt`; see `prediction_files.read_predictions`.
+
+        Arguments:
+            classes: n_classes + 1 class names, that of the background first, which are part of the
+                file names; None: class ids in four digits.
+            in_file_prefix: Folder and first part of the file names.
+
+        Raises:
+            ValueError: if there is not one name for each class and the background, or if a line is
+                no prediction or names an image that the data set does not hold.
+            FileNotFoundError: if a class has no file.
+        """
+        self.prediction_results = read_predictions(
+            in_file_prefix, self.n_classes, self._image_ids(), classes
+        )
+
+    def load_predictions_from_json(
+        self,
+        detections: str | os.PathLike | Sequence[Mapping],
+        cats_to_classes: Mapping[int, int] | None = None,
+    ) -> None:
+        """Read `prediction_results` from a results file of MS COCO.
+
+        Arguments:
+            detections: The JSON file, or the list of detections that it holds.
+            cats_to_classes: The class id of each category id; None means the `cats_to_classes` of
+                the data generator if it has them, or else that the ids are the same.
+
+        Raises:
+            ValueError: if a detection is incomplete or has an unknown category.
+        """
+        if cats_to_classes is None:
+            cats_to_classes = getattr(self.data_generator, "cats_to_classes", None)
+        self.prediction_results = read_coco_predictions(detections, self.n_classes, cats_to_classes)
 
     def get_num_gt_per_class(
         self, ignore_neutral_boxes: bool = True, verbose: bool = True, ret: bool = False
@@ -158,8 +207,9 @@ class DetectionScorer:
         sorting_algorithm: str = "quicksort",
         verbose: bool = True,
         ret: bool = False,
+        matching_rule: str = "voc",
     ) -> tuple[list[np.ndarray], ...] | None:
-        """Find out which predictions are right (see `match_detections` for the rule).
+        """Find out which predictions are right (see `eval_utils.matching` for the rules).
 
         Arguments:
             ignore_neutral_boxes: Whether predictions on neutral boxes count for nothing; otherwise
@@ -173,6 +223,9 @@ class DetectionScorer:
                 order; the others leave it open.
             verbose: Whether to print which classes have no predictions.
             ret: Whether to return the results.
+            matching_rule: ``'voc'``: the box of greatest overlap decides, taken or not; ``'coco'``:
+                the free box of greatest overlap does. COCO leaves out the pixels under borders:
+                combine it with ``border_pixels='half'``.
 
         Returns:
             With `ret`, (true_positives, false_positives, cumulative_true_positives,
@@ -182,6 +235,7 @@ class DetectionScorer:
         Raises:
             ValueError: if labels or predictions are missing or do not belong together.
         """
+        check_matching_rule(matching_rule)
         ground_truth = self._read_ground_truth(ignore_neutral_boxes)
         self._require("prediction_results", "predict_on_dataset")
         if len(self.prediction_results) != self.n_classes + 1:
@@ -190,29 +244,29 @@ class DetectionScorer:
                 f" {self.n_classes + 1} in all; got {len(self.prediction_results)}."
             )
 
-        nothing = np.zeros(0, dtype=bool)
-        flags = [(nothing, nothing)]
+        self.matched_classes = [None]
         for class_id, predictions in enumerate(self.prediction_results[1:], start=1):
             if verbose and len(predictions) == 0:
                 print(f"No predictions for class {self._name(class_id)}.")
-            images, confidences, boxes = prediction_arrays(predictions, ground_truth.image_numbers)
-            ranking = np.argsort(-confidences, kind=sorting_algorithm)
-            objects = ground_truth.of_class(class_id)
-            flags.append(
-                match_detections(
-                    images[ranking],
-                    boxes[ranking],
-                    objects.images,
-                    objects.boxes,
-                    objects.neutral,
-                    iou_threshold=matching_iou_threshold,
-                    border_pixels=border_pixels,
+            self.matched_classes.append(
+                match_class(
+                    predictions,
+                    ground_truth,
+                    class_id,
+                    matching_iou_threshold,
+                    border_pixels,
+                    matching_rule,
+                    sorting_algorithm,
                 )
             )
-        self.true_positives = [hits.astype(np.int64) for hits, _ in flags]
-        self.false_positives = [misses.astype(np.int64) for _, misses in flags]
-        self.cumulative_true_positives = [np.cumsum(hits) for hits, _ in flags]
-        self.cumulative_false_positives = [np.cumsum(misses) for _, misses in flags]
+        nothing = np.zeros(0, dtype=bool)
+        matches = [matched.matches for matched in self.matched_classes[1:]]
+        hits = [nothing, *(match.true_positives for match in matches)]
+        misses = [nothing, *(match.false_positives for match in matches)]
+        self.true_positives = [flags.astype(np.int64) for flags in hits]
+        self.false_positives = [flags.astype(np.int64) for flags in misses]
+        self.cumulative_true_positives = [np.cumsum(flags) for flags in hits]
+        self.cumulative_false_positives = [np.cumsum(flags) for flags in misses]
         if not ret:
             return None
         return (
@@ -269,7 +323,8 @@ class DetectionScorer:
 
         Arguments:
             mode: ``'sample'``: mean precision at equidistant recall levels (Pascal VOC until 2009);
-                ``'integrate'``: area under the curve (Pascal VOC since 2010).
+                ``'integrate'``: area under the curve (Pascal VOC since 2010); ``'coco'``: mean
+                precision at 101 recall levels, as MS COCO computes it.
             num_recall_points: The number of recall levels for ``'sample'``.
             verbose: Whether to print the average precision of each class.
             ret: Whether to return the average precisions.
@@ -349,12 +404,18 @@ class DetectionScorer:
     def _read_ground_truth(self, ignore_neutral_boxes: bool) -> GroundTruth:
         self.check_labels()
         data = self.data_generator
-        # Without ids images count from 0, as in `predict_on_dataset`.
-        image_ids = range(len(data.labels)) if data.image_ids is None else data.image_ids
         eval_neutral = data.eval_neutral if ignore_neutral_boxes else None
         return read_ground_truth(
-            data.labels, image_ids, self.n_classes, self.gt_format, eval_neutral
+            data.labels, self._image_ids(), self.n_classes, self.gt_format, eval_neutral
         )
+
+    def _image_ids(self) -> Sequence[Hashable]:
+        """Return the ids of the data set; without ids images count from 0, as in predicting."""
+        data = self.data_generator
+        if data.image_ids is not None:
+            return data.image_ids
+        self.check_labels()
+        return range(len(data.labels))
 
     def _name(self, class_id: int) -> str | int:
         return class_id if self.class_names is None else self.class_names[class_id]

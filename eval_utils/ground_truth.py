@@ -17,6 +17,7 @@ class GroundTruth:
 
     Attributes:
         images: `(n,)` integers: the image that holds the box (see `number_images`).
+        rows: `(n,)` integers: the position of the box among the labels of its image.
         class_ids: `(n,)` integers from 1 on.
         boxes: `(n, 4)` float64 boxes (xmin, ymin, xmax, ymax) in pixels.
         neutral: `(n,)` booleans: True for boxes that count for nothing.
@@ -24,6 +25,7 @@ class GroundTruth:
     """
 
     images: np.ndarray
+    rows: np.ndarray
     class_ids: np.ndarray
     boxes: np.ndarray
     neutral: np.ndarray
@@ -35,6 +37,7 @@ class GroundTruth:
         return replace(
             self,
             images=self.images[mine],
+            rows=self.rows[mine],
             class_ids=self.class_ids[mine],
             boxes=self.boxes[mine],
             neutral=self.neutral[mine],
@@ -53,17 +56,17 @@ def number_images(image_ids: Sequence[Hashable]) -> dict[str, int]:
         image_ids: One id for each image: integers, strings of any length, or both.
 
     Returns:
-        The number of each image by its `image_key`. Two images with the same id get one number,
-        because predictions, which name only the id, cannot tell them apart: their boxes are pooled
-        and a UserWarning says so.
+        The position of each image in the data set by its `image_key`. Two images with the same id
+        get one number, that of the first, because predictions, which name only the id, cannot tell
+        them apart: their boxes are pooled and a UserWarning says so.
     """
     numbers: dict[str, int] = {}
     shared = []
-    for image_id in image_ids:
+    for position, image_id in enumerate(image_ids):
         key = image_key(image_id)
         if key in numbers:
             shared.append(key)
-        numbers.setdefault(key, len(numbers))
+        numbers.setdefault(key, position)
     if shared:
         warnings.warn(
             f"{len(image_ids)} images have only {len(numbers)} different ids (for example "
@@ -107,7 +110,7 @@ def read_ground_truth(
             )
 
     image_numbers = number_images(image_ids)
-    images, rows, neutral = [], [np.empty((0, 5))], []
+    images, rows, tables, neutral = [], [], [np.empty((0, 5))], []
     for image_id, image_labels, flags in zip(image_ids, labels, neutral_flags, strict=True):
         image_rows = _label_rows(image_labels, image_id, gt_format)
         flags = [False] * len(image_rows) if flags is None else flags
@@ -118,12 +121,14 @@ def read_ground_truth(
             )
         _check_class_ids(image_rows[:, 0], image_id, n_classes)
         images.extend([image_numbers[image_key(image_id)]] * len(image_rows))
-        rows.append(image_rows)
+        rows.extend(range(len(image_rows)))
+        tables.append(image_rows)
         neutral.extend(flags)
 
-    table = np.concatenate(rows)
+    table = np.concatenate(tables)
     return GroundTruth(
         images=np.array(images, dtype=np.intp),
+        rows=np.array(rows, dtype=np.intp),
         class_ids=table[:, 0].astype(np.intp),
         boxes=table[:, 1:],
         neutral=np.array(neutral, dtype=bool),

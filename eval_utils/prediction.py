@@ -20,6 +20,15 @@ from eval_utils.ground_truth import BOX_KEYS
 from ssd_encoder_decoder.ssd_output_decoder import decode_detections
 
 MODEL_MODES = ("training", "inference", "inference_fast")
+PRED_FORMAT = {"class_id": 0, "conf": 1, "xmin": 2, "ymin": 3, "xmax": 4, "ymax": 5}
+
+
+def check_model_mode(model_mode: str) -> None:
+    """Raise a ValueError unless `model_mode` is one of `MODEL_MODES`."""
+    if model_mode not in MODEL_MODES:
+        raise ValueError(
+            f"`model_mode` must be one of {', '.join(MODEL_MODES)}; got {model_mode!r}."
+        )
 
 
 def input_transformations(

@@ -1,9 +1,8 @@
-"""Lists of predictions by class: made from detections, turned into arrays, written to files."""
+"""Lists of predictions by class: made from detections, and turned into arrays."""
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -92,48 +91,3 @@ def prediction_arrays(
         count=5 * len(predictions),
     ).reshape(-1, 5)
     return images, values[:, 0], values[:, 1:]
-
-
-def write_predictions(
-    prediction_results: Sequence[Sequence[Prediction]],
-    out_file_prefix: str | os.PathLike,
-    classes: Sequence[str] | None = None,
-) -> list[str]:
-    """Write predictions to text files, one for each class, as the Pascal VOC server takes them.
-
-    A line reads ``<image id> <confidence> <xmin> <ymin> <xmax> <ymax>``, with four decimals for the
-    confidence and one for the coordinates at most. Ids that are numbers get at least six digits.
-
-    Arguments:
-        prediction_results: What `collect_predictions` returns.
-        out_file_prefix: Folder and first part of the file names.
-        classes: The class names with that of the background first; without them files are called by
-            class id in four digits.
-
-    Returns:
-        The paths of the files.
-
-    Raises:
-        ValueError: if there is not one name for each class and the background.
-    """
-    if classes is not None and len(classes) != len(prediction_results):
-        raise ValueError(
-            "`classes` must name the background and every class: "
-            f"{len(prediction_results)} names; got {len(classes)}."
-        )
-    paths = []
-    for class_id, predictions in enumerate(prediction_results[1:], start=1):
-        name = f"{class_id:04d}" if classes is None else classes[class_id]
-        paths.append(f"{os.fspath(out_file_prefix)}{name}.txt")
-        with open(paths[-1], "w", encoding="utf-8") as file:
-            file.writelines(_line(prediction) for prediction in predictions)
-    return paths
-
-
-def _line(prediction: Prediction) -> str:
-    image_id, confidence, *box = prediction
-    key = image_key(image_id)
-    # Not int(key): Python reads VOC's '2008_000345' as the number 2008000345.
-    name = key.zfill(6) if key.isdecimal() else key
-    coordinates = (round(float(value), 1) + 0.0 for value in box)  # + 0.0 turns -0.0 into 0.0
-    return " ".join(map(str, (name, round(float(confidence), 4), *coordinates))) + "\n"

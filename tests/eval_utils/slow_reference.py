@@ -54,6 +54,33 @@ def match_one_by_one(
     return true_positives, false_positives
 
 
+def match_one_by_one_coco(
+    detections: Sequence[tuple], objects: Sequence[tuple], iou_threshold: float, border: str
+) -> list[int]:
+    """Match (image, box) pairs, best first, to (image, box, neutral); return object indices.
+
+    Each detection looks for an object that is free, then for a neutral box; the last one of those
+    that it overlaps most wins.
+    """
+    free = set(range(len(objects)))
+    chosen = []
+    for image, box in detections:
+        choice = -1
+        for want_neutral in (False, True):
+            best = min(iou_threshold, 1 - 1e-10)
+            if choice >= 0:
+                break
+            for index, (gt_image, gt_box, neutral) in enumerate(objects):
+                if gt_image != image or neutral != want_neutral or index not in free:
+                    continue
+                if overlap(box, gt_box, border, border) >= best:
+                    best, choice = overlap(box, gt_box, border, border), index
+        if choice >= 0 and not objects[choice][2]:
+            free.remove(choice)
+        chosen.append(choice)
+    return chosen
+
+
 def sampled_average_precision_in_fractions(
     true_positives: Sequence[int], false_positives: Sequence[int], num_gt: int, num_points: int
 ) -> float:

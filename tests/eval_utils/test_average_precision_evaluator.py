@@ -179,6 +179,7 @@ def test_results_come_in_a_fixed_order(make_data):
         # The overlap is 33 * 19 / (33 * 25) = .76 with borders, 32 * 18 / (32 * 24) = .75 without.
         ({"matching_iou_threshold": 0.755}, 6 / 11),
         ({"matching_iou_threshold": 0.765}, 0.0),
+        ({"average_precision_mode": "coco"}, 51 / 101),
         ({"matching_iou_threshold": 0.755, "border_pixels": "half"}, 0.0),
     ],
 )
@@ -318,6 +319,7 @@ def test_no_labels_are_noticed_before_predicting(make_data):
         {"num_recall_points": 0},
         {"border_pixels": "whole"},
         {"data_generator_mode": "crop"},
+        {"matching_rule": "kitti"},
     ],
 )
 def test_unknown_settings_are_noticed_before_predicting(make_data, setting):

@@ -271,6 +271,41 @@ def test_verbose_changes_only_what_is_printed(golden, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_predictions_from_text_files(tmp_path):
+    (tmp_path / "comp3_cat.txt").write_text("000007 0.9 10 20 49 59\n")
+    (tmp_path / "comp3_dog.txt").write_text("")
+    scorer = DetectionScorer(2, data_set([[(1, *BOX)], [(2, *BOX)]], image_ids=[7, "b"]))
+    scorer.load_predictions_from_txt(["background", "cat", "dog"], f"{tmp_path}/comp3_")
+    assert scorer.prediction_results == [[], [(7, 0.9, 10.0, 20.0, 49.0, 59.0)], []]
+    assert scorer.score(verbose=False) == 0.5
+
+
+def test_predictions_from_coco_results():
+    entry = {"image_id": 7, "category_id": 18, "bbox": [10, 20, 39, 39], "score": 0.9}
+    data = data_set([[(1, *BOX)]], image_ids=["7"])
+    scorer = DetectionScorer(1, data)
+    scorer.load_predictions_from_json([entry], cats_to_classes={18: 1})
+    assert scorer.score(matching_iou_threshold=0.99, verbose=False) == 1.0
+    with pytest.raises(ValueError, match="category_id 18 is no class"):
+        scorer.load_predictions_from_json([entry])
+    data.cats_to_classes = {18: 1}  # as `DataGenerator.parse_json` leaves them
+    scorer.load_predictions_from_json([entry])
+    assert scorer.score(verbose=False) == 1.0
+
+
+def test_text_files_without_image_ids_need_labels_to_count():
+    with pytest.raises(ValueError, match="no ground truth labels"):
+        scorer_of(None, None, n_classes=1).load_predictions_from_txt()
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("voc", 0.5), ("coco", 1.0)])
+def test_the_matching_rule_reaches_the_matching(rule, expected):
+    labels = [[(1, *BOX), (1, 10, 20, 49, 49)]]  # they overlap by 0.75
+    scorer = scorer_of(labels, [[], [(0, 0.9, *BOX), (0, 0.8, *BOX)]], n_classes=1)
+    value = scorer.score(average_precision_mode="integrate", matching_rule=rule, verbose=False)
+    assert value == expected
+
+
 def test_equal_confidences_keep_their_order_with_mergesort():
     labels = [[(1, *BOX)]]
     predictions = [(0, 0.5, *OTHER)] * 20 + [(0, 0.5, *BOX)] + [(0, 0.5, *OTHER)] * 20

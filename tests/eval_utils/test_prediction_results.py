@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eval_utils.prediction_results import collect_predictions, prediction_arrays, write_predictions
+from eval_utils.prediction_results import collect_predictions, prediction_arrays
 
 
 def test_detections_are_sorted_by_class_and_not_rounded():
@@ -59,42 +59,3 @@ def test_arrays_of_no_predictions():
 def test_predictions_that_make_no_sense_are_named(predictions, message):
     with pytest.raises(ValueError, match=message):
         prediction_arrays(predictions, {"a": 0, "b": 1})
-
-
-def test_written_files_match_the_recorded_ones(golden, tmp_path):
-    info = golden("parsers").info
-    recorded = info["predict_on_dataset"][0]["results"]
-    classes = [f"class_{class_id}" for class_id in range(21)]
-    results = [
-        [(str(n), *prediction[1:]) for n, prediction in enumerate(recorded.get(str(c), []))]
-        for c in range(21)
-    ]
-    write_predictions(results, tmp_path / "comp_", classes)
-
-    written = [(tmp_path / f"comp_{name}.txt").read_text() for name in classes[1:]]
-    expected = info["write_predictions_to_txt"]["files"].values()
-    assert sorted(text for text in written if text) == sorted(expected)
-    assert len(written) == 20, "classes without predictions have an empty file"
-
-
-@pytest.mark.parametrize(
-    ("prediction", "line"),
-    [
-        ((42, 0.5, 1, 2, 3, 4), "000042 0.5 1.0 2.0 3.0 4.0"),
-        (("000012", 0.123456, 1.26, 2.04, 3, 4), "000012 0.1235 1.3 2.0 3.0 4.0"),
-        # int() would read this id, which VOC is full of, as the number 2008000345.
-        (("2008_000345", 1.0, -0.04, 0, 1, 1), "2008_000345 1.0 0.0 0.0 1.0 1.0"),
-        ((b"frame.7", 1.0, 0, 0, 1, 1), "frame.7 1.0 0.0 0.0 1.0 1.0"),
-        (("1234567", np.float32(0.25), 0, 0, 1, 1), "1234567 0.25 0.0 0.0 1.0 1.0"),
-    ],
-)
-def test_a_line_of_a_prediction_file(tmp_path, prediction, line):
-    (path,) = write_predictions([[], [prediction]], f"{tmp_path}/det_")
-    assert path == f"{tmp_path}/det_0001.txt"
-    assert (tmp_path / "det_0001.txt").read_text() == line + "\n"
-
-
-def test_a_wrong_number_of_class_names_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="2 names; got 1"):
-        write_predictions([[], []], tmp_path / "det_", ["only one"])
-    assert list(tmp_path.iterdir()) == []
