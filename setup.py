@@ -21,9 +21,12 @@ EXTRAS = {
     "torch": ["torch>=2.6"],
     # The training script and the digit scenes: plots, and the pictures that two packages ship.
     "examples": ["matplotlib>=3.9", "scikit-learn>=1.5", "scikit-image>=0.24"],
+    # The numbers of MS COCO (eval_utils.coco_utils.evaluate_coco).
+    "coco": ["faster-coco-eval>=1.8"],
 }
-EXTRAS["test"] = EXTRAS["examples"] + [
+EXTRAS["test"] = EXTRAS["examples"] + EXTRAS["coco"] + [
     "hypothesis>=6.100",
+    "pycocotools>=2.0.8",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "ruff>=0.9",
