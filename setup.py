@@ -24,7 +24,9 @@ EXTRAS = {
     # The numbers of MS COCO (eval_utils.coco_utils.evaluate_coco).
     "coco": ["faster-coco-eval>=1.8"],
 }
-EXTRAS["test"] = EXTRAS["examples"] + EXTRAS["coco"] + [
+EXTRAS["test"] = [
+    *EXTRAS["examples"],
+    *EXTRAS["coco"],
     "hypothesis>=6.100",
     "pycocotools>=2.0.8",
     "pytest>=8.3",

@@ -154,7 +154,8 @@ def read_coco_predictions(
 
 def _parse_line(line: str, ids: Mapping[str, Hashable], where: str) -> Prediction:
     try:
-        name, *numbers = line.strip().rsplit(maxsplit=5)  # from the right: a name may contain spaces
+        # From the right: a name may contain spaces.
+        name, *numbers = line.strip().rsplit(maxsplit=5)
         confidence, xmin, ymin, xmax, ymax = map(float, numbers)
     except ValueError as error:
         raise ValueError(
