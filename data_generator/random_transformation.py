@@ -154,13 +154,13 @@ class RandomChoice(RandomTransformation):
             ValueError: if `prob` is no probability.
         """
         super().__init__(prob, labels_format, rng)
-        self._transformations = list(transformations)
+        self.alternatives = list(transformations)
 
     def draw(
         self, height: int, width: int, labels: np.ndarray | None, rng: np.random.Generator
     ) -> Transformation:
         """Choose."""
-        return self._transformations[rng.integers(len(self._transformations))]
+        return self.alternatives[rng.integers(len(self.alternatives))]
 
 
 class RandomTrials(RandomTransformation):
