@@ -20,14 +20,18 @@ from data_generator.annotations import (
     read_text,
 )
 from data_generator.category_maps import CategoryMaps
+from data_generator.dataset_split import rarest_classes, split_indices
+from data_generator.dataset_statistics import DatasetStatistics, describe_dataset
 from data_generator.errors import DatasetError
 from data_generator.hdf5_dataset import (
     open_hdf5_dataset,
     read_hdf5_content,
     read_hdf5_image,
+    read_hdf5_image_size,
     write_hdf5_dataset,
 )
 from data_generator.image_reading import read_image
+from data_generator.image_size import read_image_size
 from data_generator.object_detection_2d_geometric_ops import Resize
 from data_generator.plain_pickle import load_plain_pickle
 
@@ -141,7 +145,6 @@ class DetectionDataset:
         Raises:
             DatasetError: The file is missing or not an HDF5 data set of this kind.
         """
-        self._close_hdf5_dataset()
         self.hdf5_dataset = open_hdf5_dataset(self.hdf5_dataset_path)
         content = read_hdf5_content(self.hdf5_dataset, self.labels_output_format)
         for name in ("labels", "image_ids", "eval_neutral", "class_names"):
@@ -160,7 +163,7 @@ class DetectionDataset:
         """Make what a parser returned the data set; only then is the old one gone."""
         if check_images:
             check_image_files(parsed.filenames)
-        self._close_hdf5_dataset()
+        self.hdf5_dataset = None  # a subset may share the file, so it closes with its last user
         self.images = None
         self.filenames = parsed.filenames
         self.image_ids = parsed.image_ids
@@ -193,11 +196,6 @@ class DetectionDataset:
             return
         indices = progress(range(self.dataset_size), "Loading images into memory", verbose)
         self.images = [self.get_image(i) for i in indices]
-
-    def _close_hdf5_dataset(self) -> None:
-        if self.hdf5_dataset is not None:
-            self.hdf5_dataset.close()
-            self.hdf5_dataset = None
 
     def get_image(self, index: int) -> np.ndarray:
         """Return the image of an entry: from memory, else from the HDF5 file, else from its file.
@@ -233,6 +231,79 @@ class DetectionDataset:
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
+
+    def get_image_size(self, index: int) -> tuple[int, int]:
+        """Return the size of the image of an entry, without decoding it where that is possible.
+
+        Arguments:
+            index: The position of the entry in `filenames`, `labels`, ...
+
+        Returns:
+            (height, width) in pixels of the image that `get_image` returns.
+
+        Raises:
+            ImageReadError: The image file cannot be read.
+            DatasetError: The HDF5 file is damaged.
+        """
+        if self.images is not None:
+            height, width, _ = self.images[self.dataset_indices[index]].shape
+            return height, width
+        if self.hdf5_dataset is not None:
+            return read_hdf5_image_size(self.hdf5_dataset, self.dataset_indices[index])
+        return read_image_size(self.filenames[index])
+
+    def split(
+        self,
+        fractions: Sequence[float] = (0.8, 0.2),
+        seed: int | None = None,
+        stratify: bool = False,
+    ) -> list[Self]:
+        """Divide the data set at random into parts, such as for training and validation.
+
+        Arguments:
+            fractions: The shares of the parts; if their sum is below 1, the rest is left out.
+            seed: The same seed gives the same parts.
+            stratify: Whether each part gets its share of every class, as far as whole images
+                allow: images are divided by the rarest class that they show.
+
+        Returns:
+            One data set for each fraction, of the same kind, classes and formats, in the order of
+            this one (see `subset`).
+
+        Raises:
+            ValueError: A fraction is not positive, they sum up to more than 1, or a part would be
+                empty.
+            DatasetError: No data set is loaded, or it has no labels to stratify by.
+        """
+        self.check()
+        strata = None
+        if stratify:
+            if self.labels is None:
+                raise DatasetError("stratify=True needs labels, but the data set has none")
+            column = self.labels_format["class_id"]
+            strata = rarest_classes(
+                [label_array(boxes, "labels")[:, column] for boxes in self.labels]
+            )
+        parts = split_indices(self.dataset_size, fractions, seed, strata)
+        return [self.subset(part) for part in parts]
+
+    def describe(self, read_image_sizes: bool = True) -> DatasetStatistics:
+        """Gather what the data set consists of, and what may be wrong with it.
+
+            print(train.describe())
+
+        Arguments:
+            read_image_sizes: Whether to read the sizes of the images, from the headers of their
+                files; box sizes as shares of the image, and boxes out of it, are known only then.
+
+        Returns:
+            The numbers, and the boxes and images that deserve a look; `str()` of it is a report.
+            `misc_utils.plotting.plot_dataset` draws it.
+
+        Raises:
+            DatasetError: No data set is loaded, or its lists differ in length.
+        """
+        return describe_dataset(self, read_image_sizes)
 
     def subset(self, indices: Sequence[int]) -> Self:
         """Make a data set of some of this one's entries, in any order, repetitions included.
@@ -325,7 +396,7 @@ class DetectionDataset:
             variable_image_size=variable_image_size and not resize,
             verbose=verbose,
         )
-        self._close_hdf5_dataset()
+        self.hdf5_dataset = None
         self.hdf5_dataset_path = os.fspath(file_path)
         self.hdf5_dataset = open_hdf5_dataset(file_path)
         self._set_size(self.dataset_size)

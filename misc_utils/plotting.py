@@ -1,4 +1,4 @@
-"""Figures of a training run and of an evaluation (needs matplotlib, of the extra `examples`)."""
+"""Figures of a training run, an evaluation and a data set (needs matplotlib: extra `examples`)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from misc_utils.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from data_generator.dataset_statistics import DatasetStatistics
 
 _RATE_NAMES = ("learning_rate", "lr")
 
@@ -136,6 +138,51 @@ def plot_precision_recall(
     figure.legend(
         loc="outside right upper", ncols=n_columns, fontsize=8, title="AP", labelspacing=0.3
     )
+    return _finish(figure, path)
+
+
+def plot_dataset(statistics: DatasetStatistics, path: str | os.PathLike | None = None) -> Figure:
+    """Plot what a data set consists of: boxes per class, box sizes, and shapes.
+
+    Arguments:
+        statistics: what `DataGenerator.describe` returns.
+        path: an image file to write too; its suffix chooses the format.
+
+    Returns:
+        The figure, which belongs to no window and no global state.
+
+    Raises:
+        ValueError: if there are no boxes.
+        ImportError: if matplotlib is missing.
+    """
+    figure_class = _figure_class()
+    if statistics.n_boxes == 0:
+        raise ValueError("Expected statistics of a data set with boxes, got none to plot.")
+    # Most common class first; of very many classes, these are what fits on a page.
+    counts = statistics.boxes_per_class
+    classes = sorted(counts, key=counts.get, reverse=True)[:40]
+    labels = [f"{statistics.class_name(class_id)} {class_id}".strip() for class_id in classes]
+
+    figure = figure_class(figsize=(13, max(4, 0.22 * len(classes))), layout="constrained")
+    bars, sizes, shapes = figure.subplots(1, 3)
+    bars.barh(labels, [counts[class_id] for class_id in classes], color="C0")
+    bars.invert_yaxis()
+    more = len(counts) - len(classes)
+    bars.set(xlabel="boxes", title=f"boxes per class ({more} more)" if more else "boxes per class")
+
+    widths, heights = statistics.box_sizes.T
+    sizes.scatter(widths, heights, s=6, alpha=0.3, linewidths=0)
+    sizes.plot([0, 1], [0, 1], color="0.7", linewidth=1, zorder=0)
+    sizes.set(
+        xlim=(0, 1), ylim=(0, 1), xlabel="width / image width", ylabel="height / image height"
+    )
+    sizes.set_title("box shapes, as shares of the image")
+
+    shapes.hist(statistics.relative_sizes, bins=np.linspace(0, 1, 41), color="C0")
+    shapes.set(xlim=(0, 1), xlabel="square root of the share of the image area", ylabel="boxes")
+    shapes.set_title("box sizes")
+    for axis in (sizes, shapes):
+        axis.grid(alpha=0.3)
     return _finish(figure, path)
 
 

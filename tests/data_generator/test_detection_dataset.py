@@ -219,3 +219,50 @@ class TestSubset:
         assert dataset.get_dataset_size() == 4
         assert dataset.skipped_images == {}
         assert dataset.image_ids == list("abcd")
+
+
+class TestSplit:
+    def test_parts_share_what_belongs_to_the_whole(self):
+        dataset = TestSubset().dataset(
+            labels_output_format=["xmin", "ymin", "xmax", "ymax", "class_id"]
+        )
+        dataset.labels = [[[0, 0, 5, 5, 1]]] * 4
+        dataset.class_names = dataset.classes = ["background", "dog"]
+        train, test = dataset.split((0.75, 0.25), seed=0, stratify=True)
+        assert (train.dataset_size, test.dataset_size) == (3, 1)
+        assert sorted(train.image_ids + test.image_ids) == list("abcd")
+        for part in (train, test):
+            assert type(part) is DetectionDataset
+            assert part.classes == part.class_names == ["background", "dog"]
+            assert part.labels_format == dataset.labels_format
+            for i, image_id in enumerate(part.image_ids):
+                source = dataset.images[dataset.image_ids.index(image_id)]
+                np.testing.assert_array_equal(part.get_image(i), source)
+
+    def test_parts_of_an_hdf5_file(self, tmp_path, files):
+        dataset = DetectionDataset(filenames=files, labels=LABELS, image_ids=["a", "b"])
+        images = {name: dataset.get_image(i) for i, name in enumerate("ab")}
+        dataset.create_hdf5_dataset(tmp_path / "a.h5", verbose=False)
+        parts = DetectionDataset(hdf5_dataset_path=tmp_path / "a.h5").split((0.5, 0.5), seed=1)
+        # What one part does with its file must not pull it from under the other's feet.
+        parts[0].create_hdf5_dataset(tmp_path / "b.h5", verbose=False)
+        for part in (*parts, *DetectionDataset(hdf5_dataset_path=tmp_path / "b.h5").split((1,))):
+            assert part.dataset_size == 1
+            np.testing.assert_array_equal(part.get_image(0), images[part.image_ids[0]])
+            assert part.get_image_size(0) == part.get_image(0).shape[:2]
+
+    def test_nothing_to_split(self, files):
+        with pytest.raises(DatasetError, match="No data set is loaded"):
+            DetectionDataset().split()
+        with pytest.raises(DatasetError, match="stratify=True needs labels"):
+            DetectionDataset(filenames=files).split(stratify=True)
+
+
+@pytest.mark.parametrize("source", ["files", "memory", "hdf5"])
+def test_image_sizes(tmp_path, files, source):
+    dataset = DetectionDataset(source == "memory", filenames=files, verbose=False)
+    if source == "hdf5":
+        dataset.create_hdf5_dataset(tmp_path / "a.h5", verbose=False)
+    assert [dataset.get_image_size(i) for i in range(2)] == [(20, 30), (16, 24)]
+    assert dataset.subset([1]).get_image_size(0) == (16, 24)
+    assert dataset.describe().image_sizes == {(20, 30): 1, (16, 24): 1}

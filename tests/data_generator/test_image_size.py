@@ -106,7 +106,7 @@ def test_a_file_that_is_cut_off_has_a_size(tmp_path):
 def test_damaged_headers_raise_nothing_else(tmp_path, kind):
     rng = np.random.default_rng(0)
     data = pillow(kind, Image.fromarray(NOISE[:8, :8]), exif=orientation(6))
-    for _ in range(200):
+    for _ in range(25 if kind == "PNG" else 200):  # huge PNG files take OpenCV long
         broken = bytearray(data)
         for position in rng.integers(min(len(data), 80), size=2):
             broken[position] = rng.integers(256)

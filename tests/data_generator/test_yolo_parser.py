@@ -107,7 +107,7 @@ def test_boxes_without_size(parse):
     [
         ("0 0.5 0.5 0.5\n", "line 1: expected 5 values .*got 4: '0 0.5 0.5 0.5'"),
         ("0 .5 .5 .5 .5\n0 .5 .5 .5 .5 .9\n", "line 2: expected 5 values.*got 6.*the confidence"),
-        ("0 0 0 1 0 1 1\n", "got 7.*polygon"),
+        ("0 0 0 1 0 1 1\n", "line 1: expected 5 values.*got 7.*polygon"),
         ("0,0.5,0.5,0.5,0.5\n", "line 1: expected 5 values .*separated by spaces, got 1"),
         ("car 0.5 0.5 0.5 0.5", "line 1: class_id must be a number, got 'car'"),
         ("0.5 0.5 0.5 0.5 0.5", "line 1: class_id must be a whole number, got '0.5'"),

@@ -3,10 +3,12 @@ import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 
+from data_generator.detection_dataset import DetectionDataset
 from misc_utils import plotting
-from misc_utils.plotting import plot_history, plot_precision_recall
+from misc_utils.plotting import plot_dataset, plot_history, plot_precision_recall
 
 NAN = math.nan
 CSV = """epoch,learning_rate,loss,val_loss,val_mAP
@@ -140,3 +142,37 @@ def test_no_window_system_and_no_early_import():
     )
     root = plotting.__file__.rsplit("misc_utils", 1)[0]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+class TestDataset:
+    def statistics(self, labels, n_classes=3):
+        dataset = DetectionDataset(
+            filenames=[f"{i}.jpg" for i in range(len(labels))], labels=labels
+        )
+        dataset.images = [np.zeros((20, 30, 3), np.uint8)] * len(labels)
+        dataset.class_names = ["background", *(f"class{i}" for i in range(1, n_classes + 1))]
+        return dataset.describe()
+
+    def test_panels(self, tmp_path):
+        labels = [[[1, 0, 0, 15, 10], [3, 0, 0, 30, 20]], [[3, 3, 3, 9, 7]], []]
+        figure = plot_dataset(self.statistics(labels), tmp_path / "new" / "a.png")
+        bars, sizes, histogram = figure.axes
+        assert [label.get_text() for label in bars.get_yticklabels()] == [
+            "class3 3",
+            "class1 1",
+            "class2 2",
+        ]
+        assert [bar.get_width() for bar in bars.patches] == [2, 1, 0]
+        points = sizes.collections[0].get_offsets()
+        np.testing.assert_allclose(points, [[0.5, 0.5], [1, 1], [0.2, 0.2]])
+        assert sum(bar.get_height() for bar in histogram.patches) == 3
+        assert (tmp_path / "new" / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+    def test_many_classes(self):
+        figure = plot_dataset(self.statistics([[[1, 0, 0, 15, 10]]], 100))
+        assert len(figure.axes[0].patches) == 40
+        assert figure.axes[0].get_title() == "boxes per class (60 more)"
+
+    def test_no_boxes(self):
+        with pytest.raises(ValueError, match="Expected statistics of a data set with boxes"):
+            plot_dataset(self.statistics([[]]))
