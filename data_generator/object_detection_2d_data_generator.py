@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
-from data_generator.batch_generation import BatchMaker
+from data_generator.batch_source import BatchSource
 from data_generator.coco_parser import parse_coco
 from data_generator.csv_parser import parse_csv
-from data_generator.detection_dataset import DetectionDataset
 from data_generator.errors import (
     AnnotationError,
     DatasetError,
@@ -16,6 +15,7 @@ from data_generator.errors import (
 )
 from data_generator.image_reading import ImageReadError
 from data_generator.voc_parser import VOC_CLASSES, parse_voc
+from data_generator.yolo_parser import parse_yolo
 
 __all__ = [
     "AnnotationError",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class DataGenerator(DetectionDataset):
+class DataGenerator(BatchSource):
     """A data set of images with boxes, and a generator of batches from it.
 
         train = DataGenerator()
@@ -241,85 +241,55 @@ class DataGenerator(DetectionDataset):
         self._set_category_maps(list(maps.cats_to_names), maps.classes_to_names)
         return (self.images, self.filenames, self.labels, self.image_ids) if ret else None
 
-    def generate(
+    def parse_yolo(
         self,
-        batch_size: int = 32,
-        shuffle: bool = True,
-        transformations: Sequence[Callable] = (),
-        label_encoder: Callable | None = None,
-        returns: Collection[str] = frozenset({"processed_images", "encoded_labels"}),
-        keep_images_without_gt: bool = False,
-        degenerate_box_handling: str = "remove",
-        seed: int | None = None,
-        start_epoch: int = 0,
-        on_image_error: str = "raise",
-    ) -> Iterator[tuple]:
-        """Generate batches without end; nothing happens before the first one is asked for.
+        images_dirs: Sequence[str],
+        labels_dirs: Sequence[str],
+        classes: Sequence[str] | str,
+        include_classes: str | Collection[int | str] = "all",
+        ret: bool = False,
+        verbose: bool = True,
+        remap_classes: bool = False,
+        on_invalid_boxes: str = "keep",
+    ) -> tuple | None:
+        """Load data sets in the text format of YOLO.
 
-        Each pass over the data set is cut into batches in order; the last one may be shorter.
-        Images that are dropped make their batch smaller.
+        Each image has a text file of the same name, with a line `class cx cy width height` for
+        each box: class numbers from 0, the rest in fractions of the image. An image without such
+        a file, or with an empty one, has no objects. The size of the images, needed for boxes in
+        pixels, is read from their headers.
 
         Arguments:
-            batch_size: The number of images to a batch.
-            shuffle: Whether each pass takes the images in a new order.
-            transformations: Callables `t(image, labels) -> (image, labels)`, or
-                `t(image) -> image` for a data set without labels; applied in order. One that
-                takes `return_inverter` or `rng` gets them where they are needed. One that gives
-                None for the image drops it from the batch. The last one should be a `Resize` if
-                images differ in size. Their attribute `labels_format` is set to this one's.
-            label_encoder: `encoder(labels, diagnostics=False)`, called once per batch with the
-                list of label arrays, for 'encoded_labels' and 'matched_anchors'.
-            returns: The names of what a batch consists of. It is a tuple in this order:
-                'processed_images': array `(batch, height, width, channels)`;
-                'encoded_labels': what the encoder makes of the labels;
-                'matched_anchors': what the encoder returns in addition with `diagnostics=True`;
-                'processed_labels': list of arrays `(k, 5)`, after all transformations;
-                'filenames': list of paths; 'image_ids': list of ids;
-                'evaluation-neutral': list of lists with one boolean per processed box;
-                'inverse_transform': per image a list of functions that take predictions back to
-                the original image, to be applied in order; an empty list if there are no
-                transformations;
-                'original_images': list of arrays; 'original_labels': list of arrays `(k, 5)`.
-                What is not available is None, and for what needs missing labels or a missing
-                encoder there is a warning.
-            keep_images_without_gt: Keep images without boxes, from the start or after the
-                transformations; their labels are `(0, 5)` arrays.
-            degenerate_box_handling: For boxes with xmin >= xmax or ymin >= ymax, or that are not
-                finite, after the transformations: 'remove', 'warn' (and keep), 'raise', 'keep'.
-            seed: With a seed, order and transformations are the same on every machine and in
-                every run: the random numbers for an image come from the seed, the epoch and the
-                position in the epoch. Without one, the order is different in each run, and
-                transformations use generators of their own.
-            start_epoch: The number of the first pass: a training that continues after 10 passes
-                gets the batches of the uninterrupted one with `start_epoch=10`.
-            on_image_error: For images that cannot be read: 'raise', or 'skip' them and list
-                them in `skipped_images`.
+            images_dirs: The folders of images, which may have folders inside.
+            labels_dirs: For each of them the folder of the text files.
+            classes: Class names, 'background' first and YOLO's class 0 next; or the path of a
+                text file with the names of YOLO's classes, one per line ('classes.txt').
+            include_classes: 'all', or the class ids (YOLO's numbers plus 1) or names to keep. An
+                image left without objects stays in the data set.
+            ret: Whether to return the data set as well.
+            verbose: Show progress.
+            remap_classes: Number the classes kept 1..n, in ascending order of their ids.
+            on_invalid_boxes: As for `parse_csv`.
 
-        Yields:
-            One tuple per batch.
+        Returns:
+            None, or with `ret` the tuple (images, filenames, labels, image_ids).
 
         Raises:
-            DatasetError: No data set is loaded, or its lists differ in length.
-            DegenerateBatchError: Not one image of a batch is left.
-            ImageSizeError: The images of a batch differ in size (a `DegenerateBatchError`).
-            ImageReadError: An image cannot be read.
+            AnnotationError: A file is missing or cannot be read; it names file, line, value.
             ValueError: An argument is wrong.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        batches = BatchMaker(
-            self,
-            transformations,
-            label_encoder,
-            returns,
-            keep_images_without_gt,
-            degenerate_box_handling,
-            seed,
-            on_image_error,
+        self.images_dirs = images_dirs
+        self.labels_dirs = labels_dirs
+        self.include_classes = include_classes
+        parsed = parse_yolo(
+            images_dirs,
+            labels_dirs,
+            classes,
+            include_classes=include_classes,
+            remap_classes=remap_classes,
+            on_invalid_boxes=on_invalid_boxes,
+            labels_output_format=self.labels_output_format,
+            verbose=verbose,
         )
-        epoch = start_epoch
-        while True:
-            order = batches.order(epoch, shuffle)
-            for position in range(0, len(order), batch_size):
-                yield batches.batch(order[position : position + batch_size], epoch, position)
-            epoch += 1
+        self._adopt(parsed, False, verbose)
+        return (self.images, self.filenames, self.labels, self.image_ids) if ret else None

@@ -362,7 +362,7 @@ def test_no_data_set():
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_batch_size(voc, batch_size):
     with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
-        next(voc.generate(batch_size))
+        next(voc.generate(batch_size, returns={"processed_images"}))
 
 
 def test_the_default_batch_is_what_fit_wants(voc):
