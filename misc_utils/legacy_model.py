@@ -14,7 +14,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from misc_utils.weights_file import WeightsFile, open_weights_file
 from models.keras_ssd7 import build_model
 from models.keras_ssd300 import ssd_300
 from models.keras_ssd512 import ssd_512
-from ssd_encoder_decoder.anchors import anchors_per_cell, pair_of
+from ssd_encoder_decoder.anchors import anchors_per_cell
 
 # The argument of the builders that each Lambda layer's code held.
 _PREPROCESSING = {
@@ -95,8 +95,9 @@ def load_legacy_model(path: str | os.PathLike, **overrides: Any) -> keras.Model:
     - The preprocessing constants (`subtract_mean`, `divide_by_stddev`, `swap_channels`) are read
       where the file has them as plain numbers beside the code that used them; if it has not, they
       must be given, for with a wrong one the model detects little and says nothing.
-    - `steps` and `offsets` of the anchors are taken to be the builder's defaults, with a warning if
-      these do not fit the image size. If the model was trained with others, pass them.
+    - `steps` and `offsets` of the anchors are taken to be the builder's defaults, as in all models
+      of the original's notebooks. If the model was trained with others, pass them. The builder
+      warns of steps that do not fit the image size.
 
     Arguments:
         path: The file.
@@ -130,9 +131,7 @@ def load_legacy_model(path: str | os.PathLike, **overrides: Any) -> keras.Model:
             **_preprocessing_arguments(architecture, layers, overrides, path),
             **overrides,
         }
-    model, predictor_sizes = architecture.builder(**arguments, return_predictor_sizes=True)
-    if "steps" not in overrides:
-        _warn_of_steps(model, predictor_sizes, path)
+    model = architecture.builder(**arguments)
     check_same_structure(layers, model, path)
     report = load_legacy_weights(model, path)
     if not report.is_complete:
@@ -328,21 +327,3 @@ def _is_numeric(value: Any) -> bool:
         return len(value) > 0 and all(_is_numeric(item) for item in value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value)
-
-
-def _warn_of_steps(model: keras.Model, predictor_sizes: Sequence, path: Path) -> None:
-    """Warn if the anchors with default steps end far from the border of the image."""
-    image_size = model.input_shape[1:3]
-    anchor_layers = [layer for layer in model.layers if type(layer).__name__ == "AnchorBoxes"]
-    for layer, map_size in zip(anchor_layers, predictor_sizes, strict=True):
-        even = tuple(side / cells for side, cells in zip(image_size, map_size, strict=True))
-        steps = pair_of(layer.this_steps, even, "steps")
-        for step, cells, side in zip(steps, map_size, image_size, strict=True):
-            if abs(step * cells - side) >= step:
-                warnings.warn(
-                    f"'{path}' does not say which `steps` its anchors have, and the default at "
-                    f"layer {layer.name!r}, {step:g} pixels, does not fit {cells} cells on {side} "
-                    "pixels. Pass `steps=...` as in training (`steps=None` spaces anchors evenly).",
-                    stacklevel=3,
-                )
-                return
