@@ -55,7 +55,7 @@ def test_strata_are_divided_alike():
 
 def test_rarest_classes():
     images = [[1, 1, 2], [1], [3, 1], [], [2.0, 3], [2]]
-    assert rarest_classes([np.array(ids) for ids in images]) == [1, 1, 1, -1, 3, 2]
+    assert rarest_classes([np.array(ids) for ids in images]) == [1, 1, 3, -1, 3, 2]
     assert rarest_classes([np.zeros(0)]) == [-1]
     assert rarest_classes([]) == []
 
