@@ -200,15 +200,15 @@ def test_bad_arguments(make, kwargs, message):
 @pytest.mark.parametrize("criterion", ["center_point", "area", "iou"])
 @pytest.mark.parametrize("n_boxes_min", [1, 2, "all"])
 @pytest.mark.parametrize("border_pixels", ["half", "include"])
-@pytest.mark.parametrize("bounds", [(0.2, 0.9), BoundGenerator(), (0.0, 1.0)])
+@pytest.mark.parametrize("bounds", [(0.2, 0.9), BoundGenerator(), (0.0, 0.8)])
 def test_judging_many_images_equals_judging_each(criterion, n_boxes_min, border_pixels, bounds):
     rng = np.random.default_rng(0)
-    corner, size = rng.uniform(-30, 60, (40, 3, 2)), rng.uniform(0, 60, (40, 3, 2))
+    corner, size = rng.uniform(-30, 50, (300, 2, 2)), rng.uniform(0, 60, (300, 2, 2))
     boxes = np.concatenate([corner, corner + size], axis=-1)
-    heights, widths = rng.integers(10, 80, (2, 40))
+    heights, widths = rng.integers(10, 80, (2, 300))
     validator = ImageValidator(criterion, bounds, n_boxes_min, border_pixels=border_pixels)
     each = validator.accepts_each(boxes, heights, widths, np.random.default_rng(1))
     rng = np.random.default_rng(1)
     expected = [validator.accepts(*one, rng) for one in zip(boxes, heights, widths, strict=True)]
     assert each.tolist() == expected
-    assert 0 < sum(expected) < 40
+    assert 0 < sum(expected) < 300

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from data_generator import object_detection_2d_photometric_ops as ops
+from data_generator.object_detection_2d_patch_sampling_ops import Crop
+from data_generator.transformation import TransformationChain
 from tests.data_generator.recorded_ops import build, cases_of, grey_levels_apart
 
 RECORDED = [
@@ -198,3 +200,20 @@ def test_unknown_colour_spaces(spaces):
 def test_unsuitable_images(op, image, message):
     with pytest.raises(ValueError, match=message):
         op(image)
+
+
+def test_contrast_about_another_pivot():
+    image = np.array([[[0.0, 40.0, 200.0]]], np.float32)
+    assert ops.Contrast(1.5, pivot=0)(image).ravel().tolist() == [0, 60, 255]
+    assert ops.Contrast(0.5, pivot=0)(image).ravel().tolist() == [0, 20, 100]
+    assert ops.RandomContrast(prob=1, pivot=40)(image, rng=0).ravel()[1] == 40
+
+
+def test_a_histogram_is_that_of_what_is_visible():
+    """Unlike the other operations, it must not be put off until after a crop."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:, :, 2] = np.arange(16).reshape(4, 4) * 9
+    whole = ops.HistogramEqualization()(image)
+    chain = TransformationChain([ops.HistogramEqualization(), Crop(0, 2, 0, 2)])
+    np.testing.assert_array_equal(chain(image), whole[:2, :2])
+    assert not np.array_equal(ops.HistogramEqualization()(image[:2, :2]), whole[:2, :2])
