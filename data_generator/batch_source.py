@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from data_generator.epoch_batches import EpochBatches
 from data_generator.errors import DatasetError
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from misc_utils.training_data import BatchDataset
 
 
@@ -191,7 +189,7 @@ class BatchSource(DetectionDataset):
         on_image_error: str = "raise",
         start_epoch: int = 0,
         prefetch: int = 2,
-    ) -> tf.data.Dataset:
+    ) -> Any:  # a tf.data.Dataset
         """Make a `tf.data.Dataset` of batches `(images, targets)`; needs TensorFlow.
 
         For `fit` with TensorFlow, for `tf.distribute`, and for further steps of `tf.data`. It has

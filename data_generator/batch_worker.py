@@ -100,7 +100,8 @@ def _serve(requests: IO[bytes], replies: IO[bytes], memory_handle: int | None) -
     while True:
         request: Request = pickle.load(requests)
         try:
-            batches = batches or pickle.loads(start.batches)
+            if batches is None:
+                batches = pickle.loads(start.batches)
             slot = None
             if memory is not None:
                 slot = memory[request.slot * start.slot_size :][: start.slot_size]

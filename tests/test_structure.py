@@ -29,6 +29,9 @@ MAY_IMPORT = {
     "models": {"keras_layers", "keras_loss_function", "ssd_encoder_decoder"},
     "misc_utils": set(PACKAGES),
 }
+# The one way up, inside two methods: `to_pydataset` and `to_tf_dataset` make what Keras trains on.
+# Importing the module, as worker processes do, does not take it (see the first test).
+DOORS = {("data_generator/batch_source.py", "misc_utils.training_data")}
 
 
 def modules_of(package: str) -> list[str]:
@@ -80,7 +83,8 @@ def test_packages_import_only_what_is_below_them(package):
     for path in source_files(package):
         for module, _ in imports_of(path):
             top = module.split(".")[0]
-            assert top not in PACKAGES or top in allowed, f"{path} imports {module}"
+            is_door = (path.relative_to(REPOSITORY).as_posix(), module) in DOORS
+            assert is_door or top not in PACKAGES or top in allowed, f"{path} imports {module}"
 
 
 def test_private_names_stay_in_their_package():
