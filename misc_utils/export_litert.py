@@ -1,10 +1,10 @@
 """Models as files for LiteRT (TensorFlow Lite), in its built-in operations alone.
 
 LiteRT has a kernel for non-maximum suppression, but its rule is not quite ours: it also drops a box
-whose IoU *equals* the threshold, and takes boxes of equal scores in the arbitrary order of a heap.
-Confident networks do output equal scores, and on a telephone the same boxes should come out as on
-the computer that evaluated the model. `litert_nms` asks that kernel in a way that makes the two
-rules one.
+whose IoU *equals* the threshold, takes boxes of equal scores in the arbitrary order of a heap, and
+reports a box of no area again and again. Confident networks do output equal scores, and on a
+telephone the same boxes should come out as on the computer that evaluated the model. `litert_nms`
+asks that kernel in a way that makes the two rules one.
 """
 
 from __future__ import annotations
@@ -84,6 +84,9 @@ def litert_nms(
 
     At the threshold: an IoU is greater than a float if and only if it is at least the next float.
 
+    Without area: such a box suppresses none and is suppressed by none. The same is true of a unit
+    square far away from everything, which the kernel gets in its place.
+
     Arguments and result are those of `greedy_nms`; shapes must be static but for the batch.
     """
     import tensorflow as tf
@@ -98,17 +101,28 @@ def litert_nms(
     scores, best_of_class = tf.math.top_k(scores, n_entering)  # (batch, n_classes, n_entering)
     keys = tf.where(scores > score_threshold, ranks, 0.0)
 
+    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    has_area = tf.logical_and(areas > 0.0, areas < float("inf"))
+    compared_boxes = tf.where(has_area[..., tf.newaxis], boxes, _far_away(n_boxes))
+
+    def select_in_class(boxes, keys):
+        """Return positions `(max_per_class,)` among the sorted boxes, and how many are valid."""
+        if iou_threshold >= 1:  # nothing overlaps by more, and the kernel knows no such threshold
+            n_valid = tf.reduce_sum(tf.cast(keys[:max_per_class] > 0.0, tf.int32))
+            return tf.range(max_per_class), n_valid
+        return tf.raw_ops.NonMaxSuppressionV4(
+            boxes=boxes,
+            scores=keys,
+            max_output_size=max_per_class,
+            iou_threshold=_next_float(iou_threshold),
+            score_threshold=0.5,  # between the key 0 and the lowest rank
+            pad_to_max_output_size=True,
+        )
+
     def select_in_image(image):
         boxes, best_of_class, keys = image
         selected = [
-            tf.raw_ops.NonMaxSuppressionV4(
-                boxes=tf.gather(boxes, best_of_class[class_id]),
-                scores=keys[class_id],
-                max_output_size=max_per_class,
-                iou_threshold=_next_float(iou_threshold),
-                score_threshold=0.5,  # between the key 0 and the lowest rank
-                pad_to_max_output_size=True,
-            )
+            select_in_class(tf.gather(boxes, best_of_class[class_id]), keys[class_id])
             for class_id in range(n_classes)
         ]
         positions, n_valid = (tf.stack(parts) for parts in zip(*selected, strict=True))
@@ -116,7 +130,7 @@ def litert_nms(
 
     positions, is_valid = tf.map_fn(
         select_in_image,
-        (boxes, best_of_class, keys),
+        (compared_boxes, best_of_class, keys),
         fn_output_signature=(
             tf.TensorSpec((n_classes, max_per_class), tf.int32),
             tf.TensorSpec((n_classes, max_per_class), tf.bool),
@@ -139,6 +153,12 @@ def litert_nms(
         scores=tf.where(is_valid, scores, 0.0),
         is_valid=is_valid,
     )
+
+
+def _far_away(n: int) -> np.ndarray:
+    """Return float32 `(n, 4)` unit squares that do not touch each other, nor boxes of an image."""
+    left = -1e6 - 2.0 * np.arange(n)
+    return np.stack([left, left * 0, left + 1, left * 0 + 1], axis=-1).astype(np.float32)
 
 
 def _next_float(threshold: float) -> float:
