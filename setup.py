@@ -29,6 +29,7 @@ EXTRAS = {
 EXTRAS["test"] = [
     *EXTRAS["examples"],
     *EXTRAS["coco"],
+    *EXTRAS["export"],
     "hypothesis>=6.100",
     "pycocotools>=2.0.8",
     "pytest>=8.3",
