@@ -78,6 +78,36 @@ def draw_ground_truth(
     return _draw(image, _ground_truth_boxes(ground_truth, class_names), min_size)
 
 
+def draw_matches(
+    image: np.ndarray,
+    ground_truth: np.ndarray,
+    anchors: np.ndarray,
+    class_names: ClassNames = None,
+    min_size: int = 0,
+) -> np.ndarray:
+    """Draw ground truth boxes as dashed lines, and the anchors matched to them as thin ones.
+
+    Arguments:
+        image: see `draw_detections`.
+        ground_truth: array `(k, 5)` with rows (class_id, xmin, ymin, xmax, ymax) in pixels.
+        anchors: array `(n, 5)` of the same kind, with the class that each anchor is matched to.
+        class_names: see `draw_detections`.
+        min_size: see `draw_detections`.
+
+    Returns:
+        A new uint8 RGB image: see `draw_detections`.
+
+    Raises:
+        ValueError: see `draw_detections`.
+    """
+    boxes = [
+        _Box(row[1:], class_color(int(row[0])), "", False)
+        for row in _rows(anchors, 5, "anchors (class_id, xmin, ymin, xmax, ymax)")
+    ]
+    # The first is drawn first: ground truth lies above the anchors.
+    return _draw(image, boxes + _ground_truth_boxes(ground_truth, class_names), min_size)
+
+
 def class_color(class_id: int) -> Color:
     """Return the RGB colour of a class, which is the same everywhere and always.
 
@@ -119,7 +149,7 @@ class _Box:
 
     corners: np.ndarray  # (4,) in pixels of the image before it is enlarged
     color: Color
-    label: str
+    label: str  # none for an anchor, whose line is thin
     is_ground_truth: bool
 
 
@@ -208,13 +238,15 @@ def _draw(image: np.ndarray, boxes: list[_Box], min_size: int) -> np.ndarray:
         if box.is_ground_truth:
             _draw_dashed(canvas, placed[-1], box.color, thickness)
         else:
-            cv2.rectangle(canvas, (xmin, ymin), (xmax, ymax), box.color, thickness)
+            width = thickness if box.label else 1
+            cv2.rectangle(canvas, (xmin, ymin), (xmax, ymax), box.color, width)
 
     taken: list[tuple[int, int, int, int]] = []
     # The most confident detection comes last, chooses its place first, and is drawn last.
     labels = [
         (box, _place_label(box.label, corners, canvas.shape, taken, box.is_ground_truth))
         for box, corners in zip(reversed(boxes), reversed(placed), strict=True)
+        if box.label
     ]
     for box, position in reversed(labels):
         _draw_label(canvas, box.label, position, _WHITE if box.is_ground_truth else box.color)

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from misc_utils.anchor_design import share_with_anchor, suggest_aspect_ratios, suggest_scales
+from data_generator.detection_dataset import DetectionDataset
+from data_generator.object_detection_2d_data_generator import DataGenerator
+from misc_utils.anchor_design import (
+    kmeans_anchors,
+    share_with_anchor,
+    suggest_anchors,
+    suggest_aspect_ratios,
+    suggest_scales,
+)
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
 MAPS = [(37, 37), (18, 18), (9, 9), (4, 4)]
@@ -103,3 +111,105 @@ def test_share_counts_boxes_by_their_best_anchor():
 def test_share_without_boxes_is_unknown():
     encoder = SSDInputEncoder(100, 100, 1, [(4, 4)])
     assert np.isnan(share_with_anchor(encoder, [np.zeros((0, 5))]))
+
+
+class TestKMeans:
+    def test_clear_clusters_are_found(self):
+        rng = np.random.default_rng(0)
+        small, tall, large = (20, 20), (30, 120), (200, 200)
+        noise = rng.uniform(0.95, 1.05, (3, 50, 2))
+        shapes = np.concatenate([noise[i] * shape for i, shape in enumerate((small, tall, large))])
+        scales, ratios = kmeans_anchors(shapes, (300, 400), 3, 1, np.random.default_rng(0))
+        np.testing.assert_allclose(scales[:3], [20 / 300, 60 / 300, 200 / 300], rtol=0.03)
+        assert ratios[0] == ratios[2] == (1.0,)
+        assert ratios[1] == pytest.approx((0.25,), rel=0.05)
+        assert scales[3] > scales[2]
+
+    def test_ratios_of_one_layer(self):
+        shapes = np.array([(20, 40), (40, 20), (21, 40), (28, 28)] * 20, float)
+        scales, ratios = kmeans_anchors(shapes, (100, 100), 1, 4, np.random.default_rng(0))
+        assert len(ratios) == 1
+        assert 1.0 in ratios[0]
+        assert min(ratios[0]) == pytest.approx(0.5, abs=0.03)
+        assert max(ratios[0]) == pytest.approx(2, abs=0.03)
+        assert len(scales) == 2
+
+    def test_fewer_boxes_than_clusters(self):
+        scales, ratios = kmeans_anchors(
+            np.array([[10.0, 10.0]]), (50, 50), 4, 3, np.random.default_rng(0)
+        )
+        assert len(scales) == 5
+        assert ratios == [(1.0,)] * 4
+
+
+class TestSuggestAnchors:
+    def dataset(self, boxes, size=(300, 300)):
+        dataset = DetectionDataset(filenames=["a.jpg"], labels=[boxes])
+        dataset.images = [np.zeros((*size, 3), np.uint8)]
+        return dataset
+
+    @pytest.mark.parametrize(
+        "boxes",
+        [lamp_posts(), square_boxes(np.geomspace(8, 40, 100))],
+        ids=["lamp posts", "small squares"],
+    )
+    def test_they_fit_better_and_can_be_passed_on(self, boxes):
+        found = suggest_anchors(self.dataset(boxes), (300, 300), predictor_sizes=MAPS)
+        encoder = SSDInputEncoder(300, 300, 1, MAPS, **found.arguments)
+        assert share_with_anchor(encoder, [boxes]) == pytest.approx(found.recall_after, abs=0.01)
+        default = SSDInputEncoder(300, 300, 1, MAPS)
+        assert share_with_anchor(default, [boxes]) == pytest.approx(found.recall_before)
+        assert found.recall_after > found.recall_before + 0.1
+        assert sum(anchors[..., 0].size for anchors in encoder.boxes_list) == found.n_anchors_after
+        for part in (f"scales = {list(found.scales)}", "Found by: ", f"{found.recall_after:.1%} w"):
+            assert part in str(found)
+
+    def test_boxes_are_taken_after_the_resize(self):
+        wide = lamp_posts(ratio=1) * (1, 3, 1, 3, 1)  # in an image that is three times as wide
+        found = suggest_anchors(self.dataset(wide, (300, 900)), (300, 300), predictor_sizes=MAPS)
+        same = suggest_anchors(self.dataset(lamp_posts(ratio=1)), (300, 300), predictor_sizes=MAPS)
+        assert found == same
+
+    def test_good_settings_stay(self):
+        boxes = np.array([[1, 8 * i, 8 * i, 8 * i + 32, 8 * i + 32] for i in range(20)])
+        settings = {
+            "scales": [0.32, 0.33],
+            "aspect_ratios_global": [1.0],
+            "two_boxes_for_ar1": False,
+        }
+        found = suggest_anchors(
+            self.dataset(boxes, (200, 200)),
+            (100, 100),
+            predictor_sizes=[(25, 25)],
+            compared_with={**settings, "scales": [0.16, 0.2]},
+        )
+        assert found.recall_after >= found.recall_before == 1
+        assert found.n_anchors_after <= found.n_anchors_before
+
+    def test_the_seed_makes_it_repeatable(self):
+        dataset = self.dataset(lamp_posts())
+        assert suggest_anchors(dataset, (300, 300)) == suggest_anchors(dataset, (300, 300))
+
+    def test_limits(self):
+        found = suggest_anchors(self.dataset(lamp_posts()), (300, 300), 3, max_boxes_per_cell=3)
+        assert len(found.scales) == 4
+        assert max(len(r) + (1.0 in r) for r in found.aspect_ratios_per_layer) <= 3
+
+    def test_no_boxes(self):
+        with pytest.raises(ValueError, match="without any box that has an area"):
+            suggest_anchors(self.dataset([[1, 5, 5, 5, 9]]), (300, 300))
+
+    @pytest.mark.parametrize("name", ["bccd", "road_signs"])
+    def test_real_data(self, real_data, name):
+        folder = real_data / name
+        data = DataGenerator()
+        data.parse_xml(
+            [str(folder / "JPEGImages")],
+            [str(folder / "ImageSets" / "Main" / "train.txt")],
+            [str(folder / "Annotations")],
+            classes=["background", *(folder / "classes.txt").read_text().split()],
+            verbose=False,
+        )
+        found = suggest_anchors(data, (240, 320))
+        assert found.recall_after >= found.recall_before
+        assert found.mean_iou_after > found.mean_iou_before
