@@ -317,7 +317,7 @@ def overlaps(
     Returns:
         `(...)` bool.
     """
-    xmin, ymin, xmax, ymax = np.moveaxis(boxes, -1, 0)
+    xmin, ymin, xmax, ymax = (boxes[..., side] for side in range(4))
     if criterion == "center_point":
         cx, cy = (xmin + xmax) / 2, (ymin + ymax) / 2
         return (cx >= 0) & (cx <= image_width - 1) & (cy >= 0) & (cy <= image_height - 1)
