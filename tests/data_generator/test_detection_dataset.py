@@ -10,6 +10,7 @@ import pytest
 
 from data_generator.detection_dataset import DetectionDataset
 from data_generator.errors import AnnotationError, DatasetError
+from data_generator.hdf5_dataset import write_hdf5_dataset
 from data_generator.image_reading import ImageReadError
 from data_generator.object_detection_2d_geometric_ops import Resize
 
@@ -266,3 +267,23 @@ def test_image_sizes(tmp_path, files, source):
     assert [dataset.get_image_size(i) for i in range(2)] == [(20, 30), (16, 24)]
     assert dataset.subset([1]).get_image_size(0) == (16, 24)
     assert dataset.describe().image_sizes == {(20, 30): 1, (16, 24): 1}
+
+
+def test_a_pickle_opens_the_hdf5_file_again(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    images = [np.full((4, 5, 3), i, np.uint8) for i in range(3)]
+    entries = ((image, np.array([[1, 0, 0, 2, 2]])) for image in images)
+    write_hdf5_dataset(path, entries, 3)
+    monkeypatch.chdir(tmp_path)
+    dataset = DetectionDataset(hdf5_dataset_path="a.h5", verbose=False)
+    content = pickle.dumps(dataset.subset([2, 0]))
+    monkeypatch.chdir("/")
+    loaded = pickle.loads(content)
+    assert [loaded.get_image(i)[0, 0, 0] for i in range(2)] == [2, 0]
+    assert loaded.hdf5_dataset is not dataset.hdf5_dataset
+    loaded.hdf5_dataset.close()
+    assert dataset.get_image(1)[0, 0, 0] == 1
+
+    dataset.hdf5_dataset.close()
+    dataset.hdf5_dataset = None
+    assert pickle.loads(pickle.dumps(dataset)).hdf5_dataset is None  # though its path is known

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -15,6 +20,7 @@ from data_generator.hdf5_dataset import (
     write_hdf5_dataset,
 )
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = ("class_id", "xmin", "ymin", "xmax", "ymax")
 OTHER_COLUMNS = ("xmin", "ymin", "xmax", "ymax", "class_id")
 
@@ -123,6 +129,32 @@ def test_an_interrupted_run_leaves_the_older_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_hdf5_dataset(path, entries(), 3)
     assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+KILLED = """
+import os, signal, sys
+from tests.data_generator.test_hdf5_dataset import make_images, write_hdf5_dataset
+def entries():
+    for i in range(1000):
+        if i == 500:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield make_images()[0], None
+write_hdf5_dataset(sys.argv[1], entries(), 1000)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal on this system")
+def test_a_run_that_is_killed_leaves_nothing_that_could_be_loaded(tmp_path):
+    path = tmp_path / "a.h5"
+    command = [sys.executable, "-c", KILLED, str(path)]
+    result = subprocess.run(command, cwd=REPOSITORY, timeout=60)
+    assert result.returncode == -signal.SIGKILL
+    assert not path.exists()
+    (rest,) = tmp_path.iterdir()
+    with pytest.raises(DatasetError, match="incomplete"):
+        open_hdf5_dataset(rest)
+    roundtrip(path, make_labels(int))  # the next run clears up
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
 
 
