@@ -114,8 +114,8 @@ def build_ssd(
     """Attach the multibox heads to feature maps and make the model.
 
     Under a half precision policy the heads' convolutions are computed in it like all the others,
-    and everything from there on in float32. Heads in float32 would be slower and hardly more exact:
-    what the base network rounds away is some twenty times what the heads add.
+    and everything from there on in float32. Heads in float32 would be slower, and boxes would be
+    only a few per cent nearer to those of a float32 model: the base network rounds more away.
 
     Arguments:
         inputs: The model's input tensor.
