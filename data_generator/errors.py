@@ -18,6 +18,11 @@ class ImageSizeError(DegenerateBatchError, ValueError):
 class AnnotationError(ValueError):
     """An annotation file that cannot be read as it stands; the message says where and why."""
 
+    def __str__(self) -> str:
+        """Return the message, without the middle of what a damaged file can make endless."""
+        message = super().__str__()
+        return message if len(message) <= 2000 else f"{message[:1400]} [...] {message[-500:]}"
+
 
 class EmptyAnnotationsError(AnnotationError, IndexError):
     """Not one image is left after filtering.

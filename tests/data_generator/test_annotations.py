@@ -40,6 +40,14 @@ def test_not_a_number(text):
         parse_number(text, "xmin", "file, line 3")
 
 
+def test_endless_messages_are_shortened():
+    message = str(AnnotationError("file, line 3: " + "x" * 10**6 + ". Correct it"))
+    assert len(message) < 2000
+    assert message.startswith("file, line 3: xxx")
+    assert message.endswith("xxx. Correct it")
+    assert str(AnnotationError("short")) == "short"
+
+
 @pytest.mark.parametrize("value", ["3", "3.0", 3, 3.0])
 def test_class_ids(value):
     class_id = parse_class_id(value, "here")
