@@ -195,14 +195,16 @@ def _difference(
     """Say why a layer cannot take the source's weights, whatever their classes."""
     shapes = [array.shape for array in weights]
     their_shapes = [array.shape for array in others]
-    if layer in heads and layer in their_heads:
+    if layer in heads:
+        if layer not in their_heads:
+            return f"without a fitting layer {heads[layer].boxes!r} beside it in the source"
         n_boxes, their_n_boxes = heads[layer].n_boxes, their_heads[layer].n_boxes
         if n_boxes != their_n_boxes:
             return f"{their_n_boxes} boxes a cell in the source, {n_boxes} in the model"
         # Apart from the last axis, which holds the classes.
         if [shape[:-1] for shape in shapes] == [shape[:-1] for shape in their_shapes]:
             return None
-    if shapes == their_shapes and (layer in heads) == (layer in their_heads):
+    if shapes == their_shapes:
         return None
     listed, their_listed = (" + ".join(map(str, each)) for each in (shapes, their_shapes))
     return f"{their_listed} in the source, {listed} in the model"

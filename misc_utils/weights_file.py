@@ -8,7 +8,8 @@ Three kinds of files hold the weights of a Keras model:
     x.keras            Keras 3: a zip archive with a `.weights.h5` file in it
 
 A downloaded file is input from a stranger. Everything is read as numbers and nothing else, links to
-other files are refused, and the size of an array is checked before memory is taken for it.
+other files are refused, and the size of an array is checked before memory is taken for it. What
+Python cannot prevent: the HDF5 library itself, which is written in C, may crash on a forged file.
 """
 
 from __future__ import annotations
@@ -33,6 +34,26 @@ _ALWAYS_FINE = 2**26
 _ARCHIVED_WEIGHTS = "model.weights.h5"
 
 
+# What h5py and zipfile raise for damaged files.
+_SIGNS_OF_DAMAGE = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class WeightsFileError(ValueError):
+    """A file holds no weights, is damaged, or is unreasonable."""
+
+
 @dataclass(frozen=True)
 class StoredWeight:
     """A weight that is in an open file, described but not read yet.
@@ -54,12 +75,12 @@ class StoredWeight:
         return tuple(self.dataset.shape)
 
     def read(self) -> np.ndarray:
-        """Read the numbers; a ValueError tells that they cannot be read."""
+        """Read the numbers; a `WeightsFileError` tells that they cannot be read."""
         with _damage_explained(self.path):
             values = np.asarray(self.dataset)
-        # HDF5 has no such type: Keras writes the raw bytes and an attribute that says so.
+        # HDF5 has no such type: Keras writes raw bytes, and an attribute that says what they are.
         if self.dataset.attrs.get("dtype") == "bfloat16":
-            values = values.view(ml_dtypes.bfloat16)
+            values = values.view(ml_dtypes.bfloat16).astype(np.float32)
         return values
 
 
@@ -105,7 +126,7 @@ def read_weights_file(path: str | os.PathLike) -> dict[str, dict[str, np.ndarray
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no file of weights, damaged, or unreasonable; with the likely cure.
+        WeightsFileError: if it holds no weights, is damaged or unreasonable.
     """
     with open_weights_file(path) as file:
         return {
@@ -127,7 +148,7 @@ def open_weights_file(path: str | os.PathLike) -> Iterator[WeightsFile]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no file of weights, damaged, or unreasonable; with the likely cure.
+        WeightsFileError: if it holds no weights, is damaged or unreasonable.
     """
     path = Path(path)
     if not path.is_file():
@@ -142,11 +163,13 @@ def open_weights_file(path: str | os.PathLike) -> Iterator[WeightsFile]:
 
 @contextmanager
 def _damage_explained(path: Path) -> Iterator[None]:
-    """Turn what h5py and zipfile raise for damaged files into one error that says so."""
+    """Turn whatever a damaged file leads to into one error that says so."""
     try:
         yield
-    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
+    except WeightsFileError:
+        raise
+    except _SIGNS_OF_DAMAGE as error:
+        raise WeightsFileError(
             f"'{path}' is damaged, perhaps cut off while it was copied or downloaded: {error}. "
             "Fetch it again."
         ) from error
@@ -162,14 +185,14 @@ def _open_hdf5(path: Path) -> Iterator[h5py.File]:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as stream:
             start = stream.read(24)
-        raise ValueError(
+        raise WeightsFileError(
             f"'{path}' is neither an HDF5 file (.h5) nor a .keras archive: it begins with {start}. "
             "If that is text, a download page or a pointer was saved instead of the file; if it "
             "is a .keras archive, it was cut off."
         )
     with zipfile.ZipFile(path) as archive:
         if _ARCHIVED_WEIGHTS not in archive.namelist():
-            raise ValueError(
+            raise WeightsFileError(
                 f"The archive '{path}' has no '{_ARCHIVED_WEIGHTS}' in it, so it is no .keras file "
                 f"with weights; it has {archive.namelist()[:5]}."
             )
@@ -200,7 +223,7 @@ def _described(root: h5py.File, path: Path) -> WeightsFile:
         layers: dict[str, list[StoredWeight]] = {}
         _collect_keras3_weights(_member(root, "layers", path), layers, path)
         return WeightsFile(path, layers)
-    raise ValueError(
+    raise WeightsFileError(
         f"The HDF5 file '{path}' holds no Keras weights: expected the attribute 'layer_names' "
         f"(Keras 1 and 2) or the group 'layers' (Keras 3); it has {list(root)[:5]}."
     )
@@ -237,7 +260,7 @@ def _collect_keras3_weights(
         numbers = sorted((number for number in member if number.isdecimal()), key=int)
         weights = [StoredWeight(number, _dataset(member, number, path), path) for number in numbers]
         if layers.get(name) and weights:
-            raise ValueError(
+            raise WeightsFileError(
                 f"'{path}' has two layers named '{name}', so their weights cannot be told apart by "
                 "name. Load the file with Keras itself."
             )
@@ -249,12 +272,12 @@ def _dataset(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
     dataset = _member(group, name, path)
     where = f"Weight '{name}' in group '{group.name}' of '{path}'"
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-        raise ValueError(f"{where} is no array. The file is damaged.")
+        raise WeightsFileError(f"{where} is no array. The file is damaged.")
     if dataset.is_virtual or dataset.external:
-        raise ValueError(f"{where} refers to another file, which no weights file does.")
+        raise WeightsFileError(f"{where} refers to another file, which no weights file does.")
     is_bfloat16 = dataset.attrs.get("dtype") == "bfloat16" and dataset.dtype.itemsize == 2
     if dataset.dtype.kind not in "fiub" and not is_bfloat16:
-        raise ValueError(f"{where} must hold numbers; it has the type {dataset.dtype}.")
+        raise WeightsFileError(f"{where} must hold numbers; it has the type {dataset.dtype}.")
     return dataset
 
 
@@ -267,12 +290,12 @@ def _member(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Datas
     for part in name.split("/"):
         link = member.get(part, getlink=True) if isinstance(member, h5py.Group) else None
         if link is None:
-            raise ValueError(
+            raise WeightsFileError(
                 f"'{path}' lists '{name}' in group '{group.name}' but does not have it. The file "
                 "is damaged."
             )
         if not isinstance(link, h5py.HardLink):
-            raise ValueError(
+            raise WeightsFileError(
                 f"'{path}' has a link in place of '{name}' in group '{group.name}', which no "
                 "weights file does."
             )
@@ -304,7 +327,7 @@ def _check_size(file: WeightsFile) -> None:
 def _check_declared_bytes(n_bytes: int, path: Path) -> None:
     size = path.stat().st_size
     if n_bytes > _ALWAYS_FINE + _MAX_EXPANSION * size:
-        raise ValueError(
+        raise WeightsFileError(
             f"'{path}' declares {n_bytes / 1e6:.0f} MB of weights but is only {size / 1e6:.3f} MB "
             "large. It is damaged, or made to exhaust the memory."
         )

@@ -34,7 +34,7 @@ def randomised(model: keras.Model, seed: int) -> keras.Model:
 
 def logits(model: keras.Model, image: np.ndarray) -> np.ndarray:
     """Return the class scores before the softmax, `(n_boxes, n_classes + 1)`."""
-    before = keras.Model(model.inputs, model.get_layer("classes_concat").output)
+    before = keras.Model(model.input, model.get_layer("classes_concat").output)
     return keras.ops.convert_to_numpy(before(image))[0]
 
 
@@ -258,6 +258,15 @@ def test_other_image_channels():
         r"conv1: \(5, 5, 1, 32\) \+ \(32,\) in the source, \(5, 5, 3, 32\)",
         {},
     )
+
+
+def test_a_layer_of_scores_without_its_layer_of_offsets(tmp_path):
+    weights = keras2_weights(vgg_like(2))
+    del weights["fc7_mbox_loc"]
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        write_keras2_weights(file, weights)
+    message = "fc7_mbox_conf: without a fitting layer 'fc7_mbox_loc' beside it in the source"
+    check_refused(tmp_path / "w.h5", vgg_like(2), message, {})
 
 
 def test_models_without_predictor_layers():

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from misc_utils.weights_file import open_weights_file, read_weights_file
+from misc_utils.weights_file import WeightsFileError, open_weights_file, read_weights_file
 from models.keras_ssd7 import build_model
 from tests.legacy_files import names_as_attribute, write_keras2_model, write_keras2_weights
 from tests.recorded_models import set_recorded_weights
@@ -79,7 +79,7 @@ def test_legacy_layouts(tmp_path, as_bytes, split_names, where):
 def test_todays_files(tmp_path, suffix):
     model = build_model((64, 96, 3), 2)
     model.compile("adam", "mse")  # the optimizer's state is in the file, too
-    model.train_on_batch(np.zeros((1, 64, 96, 3)), np.zeros((1, *model.output_shape[1:])))
+    model.optimizer.build(model.trainable_variables)
     path = tmp_path / f"model{suffix}"
     model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
     weights = read_weights_file(path)
@@ -110,7 +110,7 @@ def test_shapes_without_reading(tmp_path, model):
 
 
 def refused(path, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(WeightsFileError, match=message) as error:
         read_weights_file(path)
     assert str(path) in str(error.value)
 
@@ -247,6 +247,19 @@ def test_two_layers_of_one_name_are_refused(tmp_path):
     path = tmp_path / "twice.weights.h5"
     path.write_bytes(content.getvalue())
     refused(path, "two layers named 'conv1'")
+
+
+@pytest.mark.parametrize("raised", [KeyError, OSError, RuntimeError, TypeError, ValueError])
+def test_whatever_h5py_says_of_damage_is_explained(tmp_path, monkeypatch, raised):
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        write_keras2_weights(file, WEIGHTS)
+
+    def damaged(*_):
+        raise raised("bad symbol table node signature")
+
+    monkeypatch.setattr(h5py.Group, "__getitem__", damaged)
+    refused(path, "is damaged, .*bad symbol table node signature.*Fetch it again")
 
 
 def test_a_layer_that_is_listed_but_missing(tmp_path):
