@@ -47,7 +47,7 @@ VOC_CLASSES = (
 )
 
 # VOC images are .jpg; data sets that only borrow its annotation format come with any of these.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False, "unspecified": False, "": False}
 

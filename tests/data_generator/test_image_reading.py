@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from data_generator.image_reading import ImageReadError, read_image
+from data_generator.object_detection_2d_data_generator import DataGenerator
+from data_generator.object_detection_2d_geometric_ops import Resize
 
 RGB = np.zeros((20, 30, 3), np.uint8)
 RGB[:, :15, 0] = 200  # red on the left
@@ -317,3 +319,17 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_the_error_is_a_value_error():
     assert issubclass(ImageReadError, ValueError)
+
+
+def test_a_data_set_of_six_channels(tmp_path):
+    np.save(tmp_path / "a.npy", SIX)
+    files = [str(tmp_path / "a.npy")]
+    dataset = DataGenerator(filenames=files, labels=[[[1, 3, 4, 12, 16]]], image_channels=6)
+    dataset.create_hdf5_dataset(tmp_path / "a.h5", verbose=False)
+    for source in (dataset, DataGenerator(hdf5_dataset_path=tmp_path / "a.h5")):
+        batches = source.generate(
+            1, transformations=[Resize(10, 15)], returns={"processed_images", "processed_labels"}
+        )
+        images, labels = next(batches)
+        assert images.shape == (1, 10, 15, 6)
+        np.testing.assert_array_equal(labels[0][0], [1, 2, 2, 6, 8])

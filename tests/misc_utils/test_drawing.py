@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from misc_utils.drawing import class_color, draw_detections, draw_ground_truth, save_image
+from misc_utils.drawing import (
+    class_color,
+    draw_detections,
+    draw_ground_truth,
+    draw_matches,
+    save_image,
+)
 
 GREY = 90
 NAMES = ("background", "cat", "dog")
@@ -155,3 +161,19 @@ def test_an_unknown_format_is_refused(tmp_path, image, name):
     with pytest.raises(ValueError, match=f"suffix such as '.png'.*{name}"):
         save_image(tmp_path / name, image)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_matches_are_thin_lines_below_the_ground_truth():
+    image = np.zeros((60, 80, 3), np.uint8)
+    anchors = np.array([[1, 10, 10, 40, 30], [2, 50, 5, 70, 25]])
+    picture = draw_matches(
+        image, np.array([[1, 10, 10, 40, 30]]), anchors, ["background", "a", "b"]
+    )
+    assert not image.any()
+    np.testing.assert_array_equal(picture[5, 60], class_color(2))
+    assert not picture[6, 60].any()
+    dashes = {tuple(color) for color in picture[10, 10:40].tolist()}
+    assert dashes == {class_color(1), (255, 255, 255)}  # the dashed box covers its anchor
+    assert draw_matches(image, np.zeros((0, 5)), np.zeros((0, 5))).any() == np.False_
+    with pytest.raises(ValueError, match=r"anchors \(class_id, xmin, ymin, xmax, ymax\)"):
+        draw_matches(image, np.zeros((0, 5)), np.zeros((1, 6)))
