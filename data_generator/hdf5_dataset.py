@@ -170,6 +170,10 @@ def _create_shapes(file: h5py.File, name: str, n_images: int, n_axes: int) -> h5
 def open_hdf5_dataset(file_path: str | os.PathLike) -> h5py.File:
     """Open a data set for reading.
 
+    Files that are cut off, or no data sets, are recognised. Beyond that the HDF5 library trusts
+    what a file says of itself, and bytes changed inside it can crash the process: open only files
+    that you, or people whom you trust, have made.
+
     Raises:
         DatasetError: There is no such file, or it is not such a data set.
     """
