@@ -126,10 +126,11 @@ def _annotations(
         image_id, category, box, _ = read_entry(entry, place, scored=False)
         images.check(image_id, place)
         categories.check(category, place)
-        if images[image_id] is not None and categories[category] is not None:
+        image_number, category_number = images[image_id], categories[category]
+        if image_number is not None and category_number is not None:
             yield {
-                "image_id": images[image_id],
-                "category_id": categories[category],
+                "image_id": image_number,
+                "category_id": category_number,
                 "bbox": box,
                 "area": float(entry.get("area", box[2] * box[3])),
                 "iscrowd": int(entry.get("iscrowd") or 0),
@@ -156,10 +157,11 @@ def _detections(
                 " Is it a class id, which `classes_to_cats` should have turned into a category id? "
                 "`category_ids` can name the categories that count.",
             )
-        if images[image_id] is not None and categories[category] is not None:
+        image_number, category_number = images[image_id], categories[category]
+        if image_number is not None and category_number is not None:
             yield {
-                "image_id": images[image_id],
-                "category_id": categories[category],
+                "image_id": image_number,
+                "category_id": category_number,
                 "bbox": box,
                 "area": box[2] * box[3],
                 "iscrowd": 0,
@@ -168,7 +170,10 @@ def _detections(
 
 
 def _with_ids(entries: Iterable[dict]) -> list[dict]:
-    return [{"id": number, **entry} for number, entry in enumerate(entries, start=1)]
+    entries = list(entries)
+    for number, entry in enumerate(entries, start=1):
+        entry["id"] = number
+    return entries
 
 
 def _category_names(entries: Iterable[Mapping], chosen: list[Hashable]) -> list[str | int]:

@@ -191,7 +191,10 @@ def _coco_entries(
 ) -> Iterator[dict]:
     """Yield the `(k, 6)` detections of one image in COCO's format."""
     if not np.isfinite(rows).all():
-        raise ValueError(f"The model's detections in image {image_id!r} are not finite numbers.")
+        raise ValueError(
+            f"The model's detections in image {image_id!r} are not finite numbers, which JSON "
+            "cannot express. Has the training of this model diverged?"
+        )
     score, xmin, ymin, xmax, ymax = rows[:, 1:].T
     columns = np.column_stack([score, xmin, ymin, xmax - xmin, ymax - ymin])
     # By way of text: the shortest decimal number that is the same float32, 0.1 and not
