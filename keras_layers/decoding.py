@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -127,22 +128,30 @@ class DecodingLayer(keras.layers.Layer):
 
     def call(self, y_pred: Any) -> Any:
         """Decode, suppress, and keep the best."""
-        return self.decode(y_pred, greedy_nms)
+        y_pred = ops.cast(y_pred, "float32")
+        # Only the boxes that NMS looks at are decoded.
+        nms = partial(greedy_nms, decode=self._corners)
+        return self._detections(y_pred, y_pred[..., -_N_BOX_COLUMNS:], nms)
 
     def decode(self, y_pred: Any, nms: Callable[..., Selection]) -> Any:
         """Do what the layer does, with an NMS of one's own: a deployment runtime has another one.
 
         Arguments:
             y_pred: The layer's input.
-            nms: Takes the arguments of `keras_layers.nms.greedy_nms` and follows the same rule.
+            nms: Takes the arguments of `keras_layers.nms.greedy_nms` up to
+                `max_candidates_per_class` and follows the same rule.
 
         Returns:
             The layer's output.
         """
         y_pred = ops.cast(y_pred, "float32")
+        return self._detections(y_pred, self._corners(y_pred[..., -_N_BOX_COLUMNS:]), nms)
+
+    def _detections(self, y_pred: Any, boxes: Any, nms: Callable[..., Selection]) -> Any:
+        """Suppress among boxes, and arrange what is left."""
         confidences = y_pred[..., :-_N_BOX_COLUMNS]  # (batch, n_boxes, n_classes + 1)
         selection = nms(
-            self._boxes(y_pred),
+            boxes,
             self.candidate_scores(confidences),
             iou_threshold=float(self.iou_threshold),
             score_threshold=float(self.confidence_thresh),
@@ -161,12 +170,15 @@ class DecodingLayer(keras.layers.Layer):
         )
         return ops.where(selection.is_valid[..., None], detections, 0.0)  # (batch, top_k, 6)
 
-    def _boxes(self, y_pred: Any) -> Any:
-        """Decode all offsets to corners, in pixels if the image's size is known."""
+    def _corners(self, box_columns: Any) -> Any:
+        """Decode `(batch, n, 12)` offsets, anchors and variances to corners.
+
+        They are in pixels if the image's size is known.
+        """
         boxes = decode_boxes(
-            y_pred[..., -12:-8],
-            y_pred[..., -8:-4],
-            y_pred[..., -4:],
+            box_columns[..., :4],
+            box_columns[..., 4:8],
+            box_columns[..., 8:],
             self.coords,
             exp=ops.exp,
             stack=ops.stack,

@@ -1,23 +1,39 @@
-"""Greedy non-maximum suppression inside a model's graph, with static shapes.
+"""Greedy non-maximum suppression inside a model's graph.
 
 The rule is the one of `ssd_encoder_decoder.nms`, including what happens among equal scores (the
-lower class, then the earlier box comes first), and there are two implementations of it:
+lower class, then the earlier box comes first). Whether a candidate survives depends only on better
+ones, and only the best few hundred survivors are asked for. So both implementations begin with the
+best candidates, and go on only if too few of them survived; thousands of poor ones are never looked
+at, nor are their boxes decoded:
 
-- TensorFlow's C++ kernel, called once per class. (`combined_non_max_suppression` would be a little
-  faster, but breaks ties between equal scores arbitrarily, and confident networks do output equal
-  scores: several boxes at exactly 1.0.)
-- `portable_nms`, written on `keras.ops` alone, for every other backend and for XLA.
+- `tensorflow_nms` around TensorFlow's C++ kernel, which works on classes and images in parallel.
+- `portable_nms`, on `keras.ops` alone and with static shapes, for the other backends and for XLA.
+
+An *entry* is a box as a candidate for a class: the number `class_id * n_boxes + box_id`. The order
+of entries is the order among equal scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
-# How many candidates `portable_nms` takes on at once: it holds a few (batch, ROUND, ROUND) arrays.
+# With how many candidates of an image `tensorflow_nms` begins; if they are not enough, four times
+# as many follow. The 200 best detections of SSD300 can take 900.
+FIRST = 1024
+
+# How many candidates `portable_nms` fetches at a time: generous, as only the first top-k is fast
+# with XLA. And how many it compares at a time, which must divide the former: it holds a few
+# (batch, max_total + ROUND, ROUND) arrays.
+PORTION = 4096
 ROUND = 256
+
+_NEVER = -float("inf")  # the score of what takes no part
 
 
 class Selection(NamedTuple):
@@ -38,11 +54,12 @@ def greedy_nms(
     max_per_class: int,
     max_total: int,
     max_candidates_per_class: int | None = None,
+    decode: Callable[[Any], Any] | None = None,
 ) -> Selection:
     """Suppress boxes that overlap a better one of the same class, with the backend's best means.
 
     Arguments:
-        boxes: float32 `(batch, n_boxes, 4)` corners.
+        boxes: float32 `(batch, n_boxes, 4)` corners, or whatever `decode` makes corners of.
         scores: float32 `(batch, n_boxes, n_classes)`.
         iou_threshold: A box is dropped if its IoU with a better surviving one of its class is
             greater than this, a number in [0, 1].
@@ -51,11 +68,17 @@ def greedy_nms(
         max_total: Select at most this many boxes of an image.
         max_candidates_per_class: Let only this many of the best boxes of each class take part;
             None lets all of them.
+        decode: Turns float32 `(batch, n, columns)` rows of `boxes` into `(batch, n, 4)` corners;
+            None if they are corners. It is asked for the best candidates only.
 
     Returns:
         The selected boxes of all classes together in descending order of their scores.
     """
-    implementation = _tensorflow_nms if keras.backend.backend() == "tensorflow" else portable_nms
+    implementation = portable_nms
+    if keras.backend.backend() == "tensorflow" and not _is_compiled_by_xla():
+        implementation = tensorflow_nms
+    elif keras.backend.backend() == "jax":
+        implementation = _compiled_by_jax()
     return implementation(
         boxes,
         scores,
@@ -64,73 +87,138 @@ def greedy_nms(
         max_per_class,
         max_total,
         max_candidates_per_class,
+        decode,
     )
 
 
-def _tensorflow_nms(
+def _is_compiled_by_xla() -> bool:
+    """Tell whether TensorFlow is tracing for XLA, which has no NMS kernel and no dynamic shapes."""
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        # TensorFlow has no public name for this; the graphs of loops and branches lie in others.
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
+@cache
+def _compiled_by_jax() -> Callable[..., Selection]:
+    """Return `portable_nms` for JAX, which would compile the loops anew for each call otherwise."""
+    import jax
+
+    counts = ("max_per_class", "max_total", "max_candidates_per_class")
+    return jax.jit(portable_nms, static_argnames=(*counts, "decode"))
+
+
+def tensorflow_nms(
     boxes: Any,
     scores: Any,
     iou_threshold: float,
     score_threshold: float,
     max_per_class: int,
     max_total: int,
-    max_candidates_per_class: int | None,
+    max_candidates_per_class: int | None = None,
+    decode: Callable[[Any], Any] | None = None,
 ) -> Selection:
-    """Implement `greedy_nms` with TensorFlow's kernel for one class of one image."""
+    """Implement `greedy_nms` with TensorFlow's combined NMS, on the best candidates alone.
+
+    That kernel breaks ties between equal scores arbitrarily, and confident networks do output equal
+    scores: several boxes at exactly 1.0. So it gets ranks in place of the scores.
+
+    Arguments and result are those of `greedy_nms`.
+    """
     import tensorflow as tf
 
-    n_classes = scores.shape[2]
+    n_boxes, n_classes = scores.shape[1:]
     max_per_class = min(max_per_class, max_total)
     n_selectable = min(max_total, n_classes * max_per_class)
+    candidates = _gather_candidates(scores, score_threshold)
 
-    def select_in_class(boxes, scores):
-        """Return box ids `(max_per_class,)` and how many of them are valid."""
-        return tf.raw_ops.NonMaxSuppressionV4(
-            boxes=boxes,  # (y, x) pairs by its documentation, but IoU does not mind a swap
-            scores=scores,
-            max_output_size=max_per_class,
+    def too_few(n_compared, selection):
+        n_selected = tf.reduce_sum(tf.cast(selection.is_valid, tf.int32), axis=1)
+        return tf.reduce_any((candidates.counts > n_compared) & (n_selected < n_selectable))
+
+    def compare_more(n_compared, _):
+        # From the start again, as that costs little: all before was a quarter of this.
+        n_compared = tf.maximum(FIRST, 4 * n_compared)
+        n_compared = tf.minimum(n_compared, tf.shape(candidates.scores)[1])
+        best_scores, best = tf.math.top_k(candidates.scores, n_compared)  # first among equals
+        best = tf.gather(candidates.entries, best, batch_dims=1)  # (batch, n_compared)
+        class_ids, box_ids = best // n_boxes, best % n_boxes
+        corners = tf.gather(boxes, box_ids, batch_dims=1)
+        corners = corners if decode is None else decode(corners)  # (batch, n_compared, 4)
+
+        is_of_class = tf.one_hot(class_ids, n_classes, dtype=tf.int32)
+        enters = best_scores > _NEVER
+        if max_candidates_per_class is not None:
+            n_better = tf.cumsum(is_of_class, axis=1, exclusive=True) * is_of_class
+            enters &= tf.reduce_sum(n_better, axis=-1) < max_candidates_per_class
+        ranks = tf.where(enters, tf.range(n_compared, 0, -1), 0)[..., tf.newaxis] * is_of_class
+        selected = tf.image.combined_non_max_suppression(
+            corners[:, :, tf.newaxis],  # (y, x) pairs by its documentation: IoU allows a swap
+            tf.cast(ranks, tf.float32),  # (batch, n_compared, n_classes); exact below 2 ** 24
+            max_output_size_per_class=max_per_class,
+            max_total_size=max_total,
             iou_threshold=iou_threshold,
-            score_threshold=score_threshold,
-            pad_to_max_output_size=True,
+            score_threshold=0.5,
+            clip_boxes=False,
+        )
+        is_valid = tf.range(max_total) < selected.valid_detections[:, tf.newaxis]
+        positions = n_compared - tf.cast(selected.nmsed_scores, tf.int32)
+        positions = tf.where(is_valid, positions, 0)
+        return n_compared, Selection(
+            boxes=selected.nmsed_boxes,
+            box_ids=tf.gather(box_ids, positions, batch_dims=1),
+            class_ids=tf.gather(class_ids, positions, batch_dims=1),
+            scores=tf.where(is_valid, tf.gather(best_scores, positions, batch_dims=1), 0.0),
+            is_valid=is_valid,
         )
 
-    def select_in_best_of_class(boxes, scores):
-        k = tf.minimum(max_candidates_per_class, tf.shape(scores)[0])
-        best_scores, best_ids = tf.math.top_k(scores, k)
-        positions, n_valid = select_in_class(tf.gather(boxes, best_ids), best_scores)
-        return tf.gather(best_ids, positions), n_valid
+    nothing = _nothing_selected(tf.shape(scores)[0], max_total)
+    return tf.while_loop(too_few, compare_more, (0, nothing))[1]
 
-    def select_in_image(boxes_and_scores):
-        boxes, scores = boxes_and_scores  # (n_boxes, 4), (n_classes, n_boxes)
-        select = select_in_class if max_candidates_per_class is None else select_in_best_of_class
-        per_class = [select(boxes, class_scores) for class_scores in tf.unstack(scores, n_classes)]
-        box_ids, n_valid = (tf.stack(parts) for parts in zip(*per_class, strict=True))
 
-        is_valid = tf.range(max_per_class) < n_valid[:, tf.newaxis]  # (n_classes, max_per_class)
-        scores = tf.where(is_valid, tf.gather(scores, box_ids, batch_dims=1), -float("inf"))
-        scores, best = tf.math.top_k(tf.reshape(scores, (-1,)), n_selectable)  # first among equals
-        box_ids = tf.gather(tf.reshape(box_ids, (-1,)), best)
-        return tf.gather(boxes, box_ids), box_ids, best // max_per_class, scores
+class _Candidates(NamedTuple):
+    """The entries above the threshold of each image, in ascending order, and what fills up."""
 
-    boxes, box_ids, class_ids, scores = tf.map_fn(
-        select_in_image,
-        (boxes, tf.transpose(scores, (0, 2, 1))),
-        fn_output_signature=(
-            tf.TensorSpec((n_selectable, 4), tf.float32),
-            tf.TensorSpec((n_selectable,), tf.int32),
-            tf.TensorSpec((n_selectable,), tf.int32),
-            tf.TensorSpec((n_selectable,), tf.float32),
-        ),
+    scores: Any  # float32 `(batch, width)`
+    entries: Any  # int32 `(batch, width)`
+    counts: Any  # int32 `(batch,)`: how many are not there just to fill up
+
+
+def _gather_candidates(scores: Any, score_threshold: float) -> _Candidates:
+    """Bring the few scores above the threshold together, with TensorFlow."""
+    import tensorflow as tf
+
+    n_boxes = scores.shape[1]
+    batch = tf.shape(scores)[0]
+    is_candidate = tf.transpose(scores > score_threshold, (0, 2, 1))  # NaN is not greater
+    places = tf.where(tf.reshape(is_candidate, (batch, -1)))  # (n, 2), ascending
+    image_ids, entries = tf.unstack(tf.cast(places, tf.int32), axis=1)
+    places = tf.stack([image_ids, entries % n_boxes, entries // n_boxes], axis=1)
+    rows = tf.RaggedTensor.from_value_rowids(
+        tf.range(tf.shape(entries)[0]), image_ids, nrows=batch, validate=False
     )
-    fill = [[0, 0], [0, max_total - n_selectable]]
-    scores = tf.pad(scores, fill, constant_values=-float("inf"))
-    is_valid = scores > -float("inf")
-    return Selection(
-        boxes=tf.pad(boxes, [*fill, [0, 0]]),
-        box_ids=tf.pad(box_ids, fill),
-        class_ids=tf.pad(class_ids, fill),
-        scores=tf.where(is_valid, scores, 0.0),
-        is_valid=is_valid,
+    # Fill up to whole SIMD registers: a lone box at the end of an array may be decoded to numbers
+    # that differ in the last bit, and the result would depend on the rest of the batch.
+    width = rows.bounding_shape(axis=1)
+    width = -(-width // 16) * 16
+    numbers = rows.to_tensor(-1, shape=tf.stack([batch, width]))
+    is_real = numbers >= 0
+    numbers = tf.maximum(numbers, 0)
+    values = tf.gather_nd(scores, places)
+    return _Candidates(
+        scores=tf.where(is_real, tf.gather(values, numbers), _NEVER),
+        entries=tf.gather(entries, numbers),
+        counts=rows.row_lengths(),
     )
 
 
@@ -142,95 +230,150 @@ def portable_nms(
     max_per_class: int,
     max_total: int,
     max_candidates_per_class: int | None = None,
+    decode: Callable[[Any], Any] | None = None,
 ) -> Selection:
     """Implement `greedy_nms` on `keras.ops`: whole batches, no loop over boxes or classes.
 
-    All candidates of an image are sorted by score and taken on in rounds of `ROUND`. Whether one
-    survives depends only on better ones: those selected in earlier rounds, and those of its own
-    round. So rounds end as soon as `max_total` boxes are selected, and memory does not grow with
-    the number of boxes.
+    The best `PORTION` entries of each image are compared in rounds of `ROUND`, then the next best,
+    until `max_total` boxes are selected or no candidate is left. Sorting all entries would take
+    longer than all the rest; and memory does not grow with the number of boxes.
 
     Arguments and result are those of `greedy_nms`; shapes must be static but for the batch.
     """
     n_boxes, n_classes = scores.shape[1:]
     scores = ops.transpose(scores, (0, 2, 1))  # (batch, n_classes, n_boxes)
-    scores = ops.where(scores > score_threshold, scores, -float("inf"))  # NaN is not greater
+    scores = ops.where(scores > score_threshold, scores, _NEVER)  # NaN is not greater
     n_entering = min(n_boxes, max_candidates_per_class or n_boxes)
     best_of_class = None
     if n_entering < n_boxes:
-        best_of_class = ops.argsort(-scores, axis=-1)[..., :n_entering]
-        scores = ops.take_along_axis(scores, best_of_class, axis=-1)
+        scores, best_of_class = _top_k(scores, n_entering)
         best_of_class = ops.reshape(best_of_class, (-1, n_classes * n_entering))
-
-    # From here on an *entry* is a number: class_id * n_entering + rank. Fill up to whole rounds.
+    # From here on an entry is class_id * n_entering + rank.
     n_entries = n_classes * n_entering
-    n_rounds = -(-max(n_entries, max_total) // ROUND)
     scores = ops.reshape(scores, (-1, n_entries))
-    scores = ops.pad(
-        scores, [[0, 0], [0, n_rounds * ROUND - n_entries]], constant_values=-float("inf")
-    )
-    order = ops.argsort(-scores, axis=-1)  # stable: entries ascend among equal scores
-    sorted_scores = ops.take_along_axis(scores, order, axis=-1)
+    portion = min(PORTION, -(-n_entries // ROUND) * ROUND)
+    scores = ops.pad(scores, [[0, 0], [0, max(0, portion - n_entries)]], constant_values=_NEVER)
 
-    def look_up(entries):
-        """Return the box ids, class ids and boxes of `(batch, n)` entries."""
-        entries = ops.minimum(entries, n_entries - 1)
+    def look_up(entries, scores):
+        """Describe `(batch, n)` entries."""
+        entries = ops.minimum(entries, n_entries - 1)  # there may be some to fill up
         box_ids = entries % n_entering
         if best_of_class is not None:
             box_ids = ops.take_along_axis(best_of_class, entries, axis=1)
-        selected = ops.take_along_axis(boxes, box_ids[..., None], axis=1)
-        return box_ids, entries // n_entering, selected
+        corners = ops.take_along_axis(boxes, box_ids[..., None], axis=1)
+        corners = corners if decode is None else decode(corners)
+        return Selection(corners, box_ids, entries // n_entering, scores, scores > _NEVER)
 
-    def selection_is_open(round_, selected, is_valid):
-        best_left = ops.take(sorted_scores, ops.minimum(round_, n_rounds - 1) * ROUND, axis=1)
-        unfinished = ops.logical_and(best_left > -float("inf"), ops.logical_not(is_valid[:, -1]))
-        return ops.logical_and(round_ < n_rounds, ops.any(unfinished))
+    def next_best(last_score, last_entry):
+        """Return the scores and entries of a portion behind `(batch, 1)` last ones."""
+        entries = ops.arange(scores.shape[1], dtype="int32")
+        is_left = ops.logical_and(ops.equal(scores, last_score), entries > last_entry)
+        is_left = ops.logical_or(is_left, scores < last_score)
+        return _top_k(ops.where(is_left, scores, _NEVER), portion)
 
-    def play_round(round_, selected, is_valid):
-        positions = round_ * ROUND + ops.arange(ROUND, dtype="int32")
-        entries = ops.take(order, positions, axis=1)
-        _, class_ids, entry_boxes = look_up(entries)
-        _, selected_class_ids, selected_boxes = look_up(selected)
+    def is_open(best_scores, best, selected):
+        return _is_open(best_scores[:, :1], selected)
 
-        same_class = ops.logical_and(
-            selected_class_ids[:, :, None] == class_ids[:, None, :], is_valid[:, :, None]
+    def play_portion(best_scores, best, selected):
+        candidates = look_up(best, best_scores)
+        selected = _play_portion(selected, candidates, iou_threshold, max_per_class)
+        last_score, last_entry = best_scores[:, -1:], best[:, -1:]
+        best_scores, best = ops.cond(
+            _is_open(last_score, selected),
+            lambda: next_best(last_score, last_entry),
+            lambda: (ops.full_like(best_scores, _NEVER), best),
         )
-        overlaps = ops.logical_and(same_class, _iou(selected_boxes, entry_boxes) > iou_threshold)
-        candidates = ops.take(sorted_scores, positions, axis=1) > -float("inf")
-        candidates = ops.logical_and(candidates, ops.logical_not(ops.any(overlaps, axis=1)))
+        return best_scores, best, selected
 
-        better = positions[:, None] < positions[None, :]
-        same_class_in_round = ops.logical_and(
-            class_ids[:, :, None] == class_ids[:, None, :], better
-        )
-        overlaps = ops.logical_and(
-            same_class_in_round, _iou(entry_boxes, entry_boxes) > iou_threshold
-        )
-        survives = _resolve(candidates, overlaps)
-        if max_per_class < max_total:
-            n_better = _count(same_class, is_valid) + _count(same_class_in_round, survives)
-            survives = ops.logical_and(survives, n_better < max_per_class)
+    # Outside of the loop, as XLA sorts all scores inside of one.
+    start = (*_top_k(scores, portion), _nothing_selected(ops.shape(scores)[0], max_total))
+    return ops.while_loop(is_open, play_portion, start)[2]
 
-        # Append the survivors: bring all valid entries to the front, in order.
-        selected = ops.concatenate([selected, entries], axis=1)
-        is_valid = ops.concatenate([is_valid, survives], axis=1)
-        front = ops.argsort(ops.where(is_valid, 0, 1), axis=-1)[:, :max_total]
-        return (
-            round_ + 1,
-            ops.take_along_axis(selected, front, axis=1),
-            ops.take_along_axis(is_valid, front, axis=1),
-        )
 
-    nothing = ops.zeros_like(order[:, :max_total])
-    _, selected, is_valid = ops.while_loop(
-        selection_is_open,
-        play_round,
-        (ops.zeros((), "int32"), nothing, ops.cast(nothing, "bool")),
-        maximum_iterations=n_rounds,
+def _nothing_selected(batch: Any, max_total: int) -> Selection:
+    numbers = ops.zeros((batch, max_total), "int32")
+    return Selection(
+        boxes=ops.zeros((batch, max_total, 4), "float32"),
+        box_ids=numbers,
+        class_ids=numbers,
+        scores=ops.zeros((batch, max_total), "float32"),
+        is_valid=ops.zeros((batch, max_total), "bool"),
     )
-    box_ids, class_ids, boxes = look_up(selected)
-    scores = ops.where(is_valid, ops.take_along_axis(scores, selected, axis=1), 0.0)
-    return Selection(boxes, box_ids, class_ids, scores, is_valid)
+
+
+def _top_k(scores: Any, k: int) -> tuple[Any, Any]:
+    """Return the k best scores of each row and their int32 places, the first among equals first."""
+    if keras.backend.backend() != "torch":
+        scores, places = ops.top_k(scores, k)
+        return scores, ops.cast(places, "int32")
+
+    # PyTorch's top-k takes any among equals, and its stable sort takes 40 times as long. So no two
+    # may be equal: an integer that orders as the score does, and behind it the place from the end.
+    import torch
+
+    n = scores.shape[-1]
+    bits = scores.view(torch.int32)
+    bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # negative floats descend
+    keys = (bits.to(torch.int64) << 32) + torch.arange(n - 1, -1, -1, device=scores.device)
+    places = n - 1 - (torch.topk(keys, k).values & 0xFFFFFFFF)
+    return torch.gather(scores, -1, places), places.to(torch.int32)
+
+
+def _is_open(best_left: Any, selected: Selection) -> Any:
+    """Tell whether any image has a candidate left, the best of them given, and room for it."""
+    has_room = ops.logical_not(selected.is_valid[:, -1:])
+    return ops.any(ops.logical_and(best_left > _NEVER, has_room))
+
+
+def _play_portion(
+    selected: Selection, candidates: Selection, iou_threshold: float, max_per_class: int
+) -> Selection:
+    """Select among candidates, best first, in rounds of `ROUND`."""
+    n_rounds = candidates.scores.shape[1] // ROUND
+    rounds = Selection(*(ops.reshape(x, (-1, n_rounds, ROUND, *x.shape[2:])) for x in candidates))
+
+    def is_open(number, selected):
+        first_scores = ops.take(rounds.scores[:, :, 0], ops.minimum(number, n_rounds - 1), axis=1)
+        return ops.logical_and(number < n_rounds, _is_open(first_scores[:, None], selected))
+
+    def play(number, selected):
+        candidates = Selection(*(ops.take(x, number, axis=1) for x in rounds))
+        return number + 1, _play_round(selected, candidates, iou_threshold, max_per_class)
+
+    return ops.while_loop(is_open, play, (ops.zeros((), "int32"), selected))[1]
+
+
+def _play_round(
+    selected: Selection, candidates: Selection, iou_threshold: float, max_per_class: int
+) -> Selection:
+    """Select among candidates, each compared with all selected before and all of this round."""
+    max_total, n = selected.scores.shape[1], candidates.scores.shape[1]
+    both = [ops.concatenate(pair, axis=1) for pair in zip(selected, candidates, strict=True)]
+    is_better = np.concatenate([np.ones((max_total, n), bool), np.triu(np.ones((n, n), bool), 1)])
+    boxes, _, class_ids, *_ = both
+    rivals = ops.equal(class_ids[:, :, None], candidates.class_ids[:, None, :])
+    rivals = ops.logical_and(rivals, is_better)  # (batch, max_total + n, n)
+    overlaps = ops.logical_and(rivals, _iou(boxes, candidates.boxes) > iou_threshold)
+
+    beaten = _count(selected.is_valid, overlaps[:, :max_total]) > 0
+    left = ops.logical_and(candidates.is_valid, ops.logical_not(beaten))
+    survives = _resolve(left, overlaps[:, max_total:])
+    if max_per_class < max_total:
+        is_valid = ops.concatenate([selected.is_valid, survives], axis=1)
+        survives = ops.logical_and(survives, _count(is_valid, rivals) < max_per_class)
+
+    # Append the survivors: bring all valid ones to the front, in order.
+    is_valid = ops.concatenate([selected.is_valid, survives], axis=1)
+    front = ops.argsort(ops.where(is_valid, 0, 1), axis=-1)[:, :max_total]
+    boxes, box_ids, class_ids, scores, _ = both
+    is_valid = ops.take_along_axis(is_valid, front, axis=1)
+    return Selection(
+        boxes=ops.take_along_axis(boxes, front[..., None], axis=1),
+        box_ids=ops.take_along_axis(box_ids, front, axis=1),
+        class_ids=ops.take_along_axis(class_ids, front, axis=1),
+        scores=ops.where(is_valid, ops.take_along_axis(scores, front, axis=1), 0.0),
+        is_valid=is_valid,
+    )
 
 
 def _resolve(candidates: Any, overlaps: Any) -> Any:
@@ -248,9 +391,10 @@ def _resolve(candidates: Any, overlaps: Any) -> Any:
     Returns:
         bool `(batch, n)`: which candidates survive.
     """
+    overlaps = ops.cast(overlaps, "float32")
 
     def passed(survives, _):
-        beaten = ops.any(ops.logical_and(overlaps, survives[:, :, None]), axis=1)
+        beaten = _count(survives, overlaps) > 0
         return ops.logical_and(candidates, ops.logical_not(beaten)), survives
 
     def changed(survives, before):
@@ -260,20 +404,21 @@ def _resolve(candidates: Any, overlaps: Any) -> Any:
     return survives
 
 
-def _count(pairs: Any, is_counted: Any) -> Any:
-    """Count for each j the counted i with `pairs[:, i, j]`."""
-    pairs = ops.logical_and(pairs, is_counted[:, :, None])
-    return ops.sum(ops.cast(pairs, "int32"), axis=1)
+def _count(is_counted: Any, pairs: Any) -> Any:
+    """Count for each j the counted i with `pairs[:, i, j]`: a matrix product, exact and fast."""
+    is_counted = ops.cast(is_counted, "float32")[:, None, :]
+    return ops.matmul(is_counted, ops.cast(pairs, "float32"))[:, 0]
 
 
 def _iou(boxes1: Any, boxes2: Any) -> Any:
     """Return the `(batch, m, n)` IoU of `(batch, m, 4)` and `(batch, n, 4)` corners."""
     boxes1, boxes2 = boxes1[:, :, None, :], boxes2[:, None, :, :]
-    sides = ops.minimum(boxes1[..., 2:], boxes2[..., 2:]) - ops.maximum(
-        boxes1[..., :2], boxes2[..., :2]
+    widths, heights = (
+        ops.minimum(boxes1[..., i + 2], boxes2[..., i + 2])
+        - ops.maximum(boxes1[..., i], boxes2[..., i])
+        for i in (0, 1)
     )
-    sides = ops.maximum(sides, 0.0)
-    intersections = sides[..., 0] * sides[..., 1]
+    intersections = ops.maximum(widths, 0.0) * ops.maximum(heights, 0.0)
     areas1, areas2 = (
         (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
         for boxes in (boxes1, boxes2)

@@ -16,6 +16,8 @@ from tests.slow_nms import slow_nms
 def in_graph_nms(request, monkeypatch):
     # Little rounds, so that quick tests go through many of them.
     monkeypatch.setattr(nms, "ROUND", 16)
+    monkeypatch.setattr(nms, "PORTION", 32)
+    monkeypatch.setattr(nms, "FIRST", 16)
     return {"backend": nms.greedy_nms, "portable": nms.portable_nms}[request.param]
 
 
