@@ -48,8 +48,9 @@ class DetectionScorer:
 
     Arguments:
         n_classes: The number of positive classes, background not counted.
-        data_generator: A `DataGenerator`, or any object with its attributes `labels`, `image_ids`
-            and `eval_neutral`. They are read when a stage needs them, and never changed.
+        data_generator: A `DataGenerator`, or any object with its attribute `labels` and, if there
+            are any, `image_ids` and `eval_neutral`. They are read when a stage needs them, and
+            never changed.
         gt_format: The columns of 'class_id', 'xmin', 'ymin', 'xmax' and 'ymax' in the labels; None
             means the `labels_format` of the data generator if it has one, or else this order.
         class_names: n_classes + 1 names for reports, that of the background first; None means the
@@ -404,18 +405,18 @@ class DetectionScorer:
     def _read_ground_truth(self, ignore_neutral_boxes: bool) -> GroundTruth:
         self.check_labels()
         data = self.data_generator
-        eval_neutral = data.eval_neutral if ignore_neutral_boxes else None
+        eval_neutral = getattr(data, "eval_neutral", None) if ignore_neutral_boxes else None
         return read_ground_truth(
             data.labels, self._image_ids(), self.n_classes, self.gt_format, eval_neutral
         )
 
     def _image_ids(self) -> Sequence[Hashable]:
         """Return the ids of the data set; without ids images count from 0, as in predicting."""
-        data = self.data_generator
-        if data.image_ids is not None:
-            return data.image_ids
+        image_ids = getattr(self.data_generator, "image_ids", None)
+        if image_ids is not None:
+            return image_ids
         self.check_labels()
-        return range(len(data.labels))
+        return range(len(self.data_generator.labels))
 
     def _name(self, class_id: int) -> str | int:
         return class_id if self.class_names is None else self.class_names[class_id]

@@ -222,6 +222,12 @@ def test_images_without_ids_count_from_zero():
     assert scorer_of(labels, perfect(labels, range(3)), 3).score(verbose=False) == 1.0
 
 
+def test_labels_are_all_that_a_data_set_must_have():
+    scorer = DetectionScorer(1, SimpleNamespace(labels=[[(1, *BOX)]]))
+    scorer.prediction_results = [[], [(0, 0.9, *BOX)]]
+    assert scorer.score(verbose=False) == 1.0
+
+
 def test_predictions_in_an_image_without_objects_are_false_positives():
     scorer = scorer_of([[], [(1, *BOX)]], [[], [(0, 0.9, *BOX), (1, 0.8, *BOX)]], n_classes=1)
     assert scorer.score(average_precision_mode="integrate", verbose=False) == pytest.approx(0.5)
