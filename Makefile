@@ -49,7 +49,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 benchmark: $(VENV)/.installed
-	for name in encoding decoding evaluation training_step; do \
+	for name in encoding decoding decoding_layers evaluation training_step; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:

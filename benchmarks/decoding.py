@@ -4,12 +4,12 @@
 
 8,732 boxes and 20 classes, as SSD300 outputs them for Pascal VOC, made by the recipe of
 `tests/golden/README.md`: 8 objects in the first image and 6 in the others, and thousands of boxes
-above the confidence of 0.01 that evaluation asks for.
+above the confidence of 0.01 that evaluation asks for. The layers that decode within a model have a
+benchmark of their own, `benchmarks.decoding_layers`.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable
 
@@ -70,46 +70,6 @@ def report(name: str, work: Callable[[], object], n_images: int, repetitions: in
     return median
 
 
-def report_graph_decoders(images: np.ndarray) -> None:
-    """Time the decoding layers, and TensorFlow's combined NMS, as compiled functions."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
-    from keras_layers.keras_layer_DecodeDetections import DecodeDetections
-    from keras_layers.keras_layer_DecodeDetectionsFast import DecodeDetectionsFast
-
-    full = DecodeDetections(CONFIDENCE, IOU_THRESHOLD, TOP_K, **SIZE)
-    fast = DecodeDetectionsFast(CONFIDENCE, IOU_THRESHOLD, TOP_K, **SIZE)
-
-    def combined_nms(y_pred):
-        boxes = decode_boxes(
-            y_pred[..., -12:-8], y_pred[..., -8:-4], y_pred[..., -4:], "centroids", tf.exp, tf.stack
-        )
-        boxes = to_corners(boxes, "centroids", tf.stack) * SIDE
-        return tf.image.combined_non_max_suppression(
-            boxes[:, :, None],
-            y_pred[..., 1:-12],
-            max_output_size_per_class=400,
-            max_total_size=TOP_K,
-            iou_threshold=IOU_THRESHOLD,
-            score_threshold=CONFIDENCE,
-            clip_boxes=False,
-        ).nmsed_boxes
-
-    decoders = {
-        "DecodeDetections": lambda y_pred: full(y_pred),
-        "DecodeDetectionsFast": lambda y_pred: fast(y_pred),
-        "tf.image.combined_non_max_suppression": combined_nms,
-    }
-    signature = [tf.TensorSpec((None, *images.shape[1:]), tf.float32)]
-    for name, decoder in decoders.items():
-        decode = tf.function(decoder, input_signature=signature)
-        for batch in (images[:1], np.concatenate([images[1:]] * 4)):
-            y_pred = tf.constant(batch)
-            title = f"{name}, in the graph, batch of {len(batch)}"
-            report(title, lambda f=decode, y=y_pred: f(y).numpy(), len(batch))
-
-
 def main() -> None:
     """Check that the ways agree, then time them."""
     inputs = golden_predictions()
@@ -128,7 +88,6 @@ def main() -> None:
     report("decode_detections, all", lambda: decode_detections(images, top_k="all", **SIZE), n)
     report("decode_detections_fast", lambda: decode_detections_fast(images, CONFIDENCE, **SIZE), n)
     print(f"decode_detections is {loop / ours:.1f} times as fast as the plain loop.")
-    report_graph_decoders(images)
 
 
 if __name__ == "__main__":

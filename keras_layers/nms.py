@@ -27,10 +27,10 @@ from keras import ops
 # as many follow. The 200 best detections of SSD300 can take 900.
 FIRST = 1024
 
-# How many candidates `portable_nms` fetches at a time: generous, as only the first top-k is fast
-# with XLA. And how many it compares at a time, which must divide the former: it holds a few
+# How many candidates `portable_nms` fetches at a time: generous with XLA, as only the first top-k
+# is fast there. And how many it compares at a time, which must divide the former: it holds a few
 # (batch, max_total + ROUND, ROUND) arrays.
-PORTION = 4096
+PORTION = 1024 if keras.backend.backend() == "torch" else 4096
 ROUND = 256
 
 _NEVER = -float("inf")  # the score of what takes no part
@@ -354,6 +354,7 @@ def _play_round(
     rivals = ops.equal(class_ids[:, :, None], candidates.class_ids[:, None, :])
     rivals = ops.logical_and(rivals, is_better)  # (batch, max_total + n, n)
     overlaps = ops.logical_and(rivals, _iou(boxes, candidates.boxes) > iou_threshold)
+    overlaps = ops.cast(overlaps, "float32")  # for `_count`
 
     beaten = _count(selected.is_valid, overlaps[:, :max_total]) > 0
     left = ops.logical_and(candidates.is_valid, ops.logical_not(beaten))
@@ -386,12 +387,11 @@ def _resolve(candidates: Any, overlaps: Any) -> Any:
 
     Arguments:
         candidates: bool `(batch, n)`, best first.
-        overlaps: bool `(batch, n, n)`; `[:, i, j]` says that i is better than j and overlaps it.
+        overlaps: `(batch, n, n)`; `[:, i, j]` is 1 if i is better than j and overlaps it, else 0.
 
     Returns:
         bool `(batch, n)`: which candidates survive.
     """
-    overlaps = ops.cast(overlaps, "float32")
 
     def passed(survives, _):
         beaten = _count(survives, overlaps) > 0

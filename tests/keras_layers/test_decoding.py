@@ -101,15 +101,45 @@ def test_in_a_model_with_any_batch_size(layer_class, inputs):
 
 
 @each_layer
-def test_within_an_xla_compilation(layer_class, inputs):
+def test_within_an_xla_compilation(layer_class, inputs, monkeypatch):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("other backends compile the portable version anyway")
     import tensorflow as tf
 
+    portable_nms = nms.portable_nms
+    used = []
+    monkeypatch.setattr(
+        nms, "portable_nms", lambda *args: used.append(1) or portable_nms(*args)
+    )  # XLA has no kernel for the other one
     layer = layer_class(**SIZE)
-    compiled = tf.function(lambda y_pred: layer(y_pred), jit_compile=True)
     y_pred = inputs["A_centroids"]
-    np.testing.assert_allclose(compiled(tf.constant(y_pred)), layer(y_pred), atol=1e-3)
+    expected = layer(y_pred)
+    assert not used
+    compiled = tf.function(lambda y_pred: layer(y_pred), jit_compile=True)
+    np.testing.assert_allclose(compiled(tf.constant(y_pred)), expected, atol=1e-3)
+    in_a_loop = tf.function(
+        lambda y_pred: tf.map_fn(lambda row: layer(row[None])[0], y_pred), jit_compile=True
+    )
+    np.testing.assert_allclose(in_a_loop(tf.constant(y_pred)), expected, atol=1e-3)
+    assert len(used) >= 2
+
+
+@each_layer
+def test_models_that_ask_for_compilation(layer_class, inputs):
+    y_pred = inputs["A_centroids"]
+    x = keras.Input(y_pred.shape[1:])
+    model = keras.Model(x, layer_class(**SIZE)(x))
+    if keras.backend.backend() == "tensorflow":
+        with pytest.warns(UserWarning, match="Proceeding with `jit_compile=False`"):
+            model.compile(jit_compile=True)
+    elif keras.backend.backend() == "jax":
+        model.compile(jit_compile=True)
+    else:
+        pytest.skip("torch.compile takes minutes and needs a C++ compiler")
+    detections = model.predict(y_pred, verbose=0)
+    np.testing.assert_allclose(
+        detections, ops.convert_to_numpy(layer_class(**SIZE)(y_pred)), atol=1e-3
+    )
 
 
 @each_layer
