@@ -22,6 +22,7 @@ from keras_layers.nms import greedy_nms
 from misc_utils.export_litert import litert_nms, write_litert
 from misc_utils.export_onnx import write_onnx
 from misc_utils.files import atomic_folder
+from misc_utils.tensorflow_function import write_tensorflow_function
 from ssd_encoder_decoder.model_settings import ModelSettings, read_model_settings
 
 # The required suffix of each format; a SavedModel is a folder.
@@ -194,11 +195,8 @@ def _write_saved_model(
     images: keras.InputSpec,
     metadata: dict[str, str],
 ) -> None:
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", function, input_signature=[images])
     with atomic_folder(path) as folder:
-        archive.write_out(folder, verbose=False)
+        write_tensorflow_function(folder, function, model, images)
         (folder / "assets.extra").mkdir()
         for name, text in metadata.items():
             (folder / "assets.extra" / name).write_text(text, encoding="utf-8")

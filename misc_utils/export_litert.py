@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from keras_layers.nms import Selection
 from misc_utils.files import atomic_path
+from misc_utils.tensorflow_function import write_tensorflow_function
 
 
 def write_litert(
@@ -45,10 +47,7 @@ def write_litert(
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        archive.add_endpoint("serve", function, input_signature=[images])
-        archive.write_out(folder, verbose=False)
+        write_tensorflow_function(Path(folder), function, model, images)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         # Without this restriction the file may call TensorFlow's kernels ("Flex"), which the
         # runtimes for telephones do not have.
@@ -101,36 +100,9 @@ def litert_nms(
     scores, best_of_class = tf.math.top_k(scores, n_entering)  # (batch, n_classes, n_entering)
     keys = tf.where(scores > score_threshold, ranks, 0.0)
 
-    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    has_area = tf.logical_and(areas > 0.0, areas < float("inf"))
-    compared_boxes = tf.where(has_area[..., tf.newaxis], boxes, _far_away(n_boxes))
-
-    def select_in_class(boxes, keys):
-        """Return positions `(max_per_class,)` among the sorted boxes, and how many are valid."""
-        if iou_threshold >= 1:  # nothing overlaps by more, and the kernel knows no such threshold
-            n_valid = tf.reduce_sum(tf.cast(keys[:max_per_class] > 0.0, tf.int32))
-            return tf.range(max_per_class), n_valid
-        return tf.raw_ops.NonMaxSuppressionV4(
-            boxes=boxes,
-            scores=keys,
-            max_output_size=max_per_class,
-            iou_threshold=_next_float(iou_threshold),
-            score_threshold=0.5,  # between the key 0 and the lowest rank
-            pad_to_max_output_size=True,
-        )
-
-    def select_in_image(image):
-        boxes, best_of_class, keys = image
-        selected = [
-            select_in_class(tf.gather(boxes, best_of_class[class_id]), keys[class_id])
-            for class_id in range(n_classes)
-        ]
-        positions, n_valid = (tf.stack(parts) for parts in zip(*selected, strict=True))
-        return positions, tf.range(max_per_class) < n_valid[:, tf.newaxis]
-
     positions, is_valid = tf.map_fn(
-        select_in_image,
-        (compared_boxes, best_of_class, keys),
+        partial(_select_in_image, iou_threshold=iou_threshold, max_per_class=max_per_class),
+        (_with_area(boxes), best_of_class, keys),
         fn_output_signature=(
             tf.TensorSpec((n_classes, max_per_class), tf.int32),
             tf.TensorSpec((n_classes, max_per_class), tf.bool),
@@ -155,10 +127,52 @@ def litert_nms(
     )
 
 
-def _far_away(n: int) -> np.ndarray:
-    """Return float32 `(n, 4)` unit squares that do not touch each other, nor boxes of an image."""
-    left = -1e6 - 2.0 * np.arange(n)
-    return np.stack([left, left * 0, left + 1, left * 0 + 1], axis=-1).astype(np.float32)
+def _select_in_image(image: tuple, iou_threshold: float, max_per_class: int) -> tuple[Any, Any]:
+    """Apply the kernel to each class of an image.
+
+    Arguments:
+        image: float32 boxes `(n_boxes, 4)`; int32 box ids `(n_classes, n_entering)` in the order of
+            their scores; their float32 keys, which descend, 0 for those that do not take part.
+        iou_threshold: see `litert_nms`.
+        max_per_class: see `litert_nms`.
+
+    Returns:
+        Positions among the box ids, and which of them are valid, both `(n_classes, max_per_class)`.
+    """
+    import tensorflow as tf
+
+    def select_in_class(boxes, keys):
+        if iou_threshold >= 1:  # nothing overlaps by more, and the kernel knows no such threshold
+            n_valid = tf.reduce_sum(tf.cast(keys[:max_per_class] > 0.0, tf.int32))
+            return tf.range(max_per_class), n_valid
+        return tf.raw_ops.NonMaxSuppressionV4(
+            boxes=boxes,
+            scores=keys,
+            max_output_size=max_per_class,
+            iou_threshold=_next_float(iou_threshold),
+            score_threshold=0.5,  # between the key 0 and the lowest rank
+            pad_to_max_output_size=True,
+        )
+
+    boxes, best_of_class, keys = image
+    selected = [
+        select_in_class(tf.gather(boxes, best_of_class[class_id]), keys[class_id])
+        for class_id in range(keys.shape[0])
+    ]
+    positions, n_valid = (tf.stack(parts) for parts in zip(*selected, strict=True))
+    return positions, tf.range(max_per_class) < n_valid[:, tf.newaxis]
+
+
+def _with_area(boxes: Any) -> Any:
+    """Put distant unit squares in the place of `(batch, n_boxes, 4)` boxes that have no area."""
+    import tensorflow as tf
+
+    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    has_area = tf.logical_and(areas > 0.0, areas < float("inf"))
+    # They touch neither each other nor boxes of an image.
+    left = -1e6 - 2.0 * np.arange(boxes.shape[1])
+    squares = np.stack([left, left * 0, left + 1, left * 0 + 1], axis=-1).astype(np.float32)
+    return tf.where(has_area[..., tf.newaxis], boxes, squares)
 
 
 def _next_float(threshold: float) -> float:

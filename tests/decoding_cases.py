@@ -5,6 +5,8 @@ Each case is a function that returns (y_pred, decoding layer).
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 
@@ -116,23 +118,23 @@ def boxes_without_area(layer_class):
     return y_pred, layer_class(normalize_coords=False)
 
 
-_MAKERS = (
-    usual,
-    few_candidates,
+# Where the two layers differ: which candidates enter, and what their classes are.
+_FOR_BOTH_LAYERS = (usual, few_candidates, equal_scores, background_as_good_as_a_class)
+# NMS and what follows it are the same for both.
+_FOR_ONE_LAYER = (
     few_in_a_class,
     nothing_at_all,
     more_rows_than_boxes,
-    equal_scores,
     coarse_scores,
     iou_equal_to_threshold,
     iou_threshold_zero,
     iou_threshold_one,
     confidence_equal_to_threshold,
-    background_as_good_as_a_class,
     boxes_without_area,
 )
 CASES = {
-    f"{make.__name__}-{name}": lambda make=make, layer_class=layer_class: make(layer_class)
-    for make in _MAKERS
+    f"{make.__name__}-{name}": partial(make, layer_class)
+    for make in (*_FOR_BOTH_LAYERS, *_FOR_ONE_LAYER)
     for name, layer_class in LAYERS.items()
+    if make in _FOR_BOTH_LAYERS or name == "full"
 }

@@ -16,12 +16,16 @@ FILES = {"tf_saved_model": "ssd", "onnx": "ssd.onnx", "litert": "ssd.tflite"}
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def load(path: Path) -> Runner:
-    """Return a function from images to the named outputs of an exported model."""
-    return {"": _load_saved_model, ".onnx": _load_onnx, ".tflite": _load_litert}[path.suffix](path)
+def load(path: Path, n_threads: int | None = None) -> Runner:
+    """Return a function from images to the named outputs of an exported model.
+
+    TensorFlow has as many threads as the process gave it.
+    """
+    loaders = {"": _load_saved_model, ".onnx": _load_onnx, ".tflite": _load_litert}
+    return loaders[path.suffix](path, n_threads)
 
 
-def _load_saved_model(path: Path) -> Runner:
+def _load_saved_model(path: Path, _: int | None) -> Runner:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))  # the function lives only as long as this does
@@ -33,15 +37,18 @@ def _load_saved_model(path: Path) -> Runner:
     return run
 
 
-def _load_onnx(path: Path) -> Runner:
+def _load_onnx(path: Path, n_threads: int | None) -> Runner:
     runtime = pytest.importorskip("onnxruntime")
-    session = runtime.InferenceSession(path)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = n_threads or 0  # 0: all
+    session = runtime.InferenceSession(path, options)
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
-def _load_litert(path: Path) -> Runner:
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
+def _load_litert(path: Path, n_threads: int | None) -> Runner:
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    interpreter = litert.Interpreter(str(path), num_threads=n_threads)
     runner = interpreter.get_signature_runner("serving_default")
     return lambda images: runner(images=images)
 
