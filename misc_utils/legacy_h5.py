@@ -99,7 +99,7 @@ def load_legacy_weights(
             if stored[partner] != own[layer]
         }
         if differing and not skip_mismatch:
-            raise ValueError(_mismatch(file.path, differing, stored, own))
+            raise ValueError(explain_mismatch(file.path, differing, stored, own))
         # Only arrays of the model's own shapes are read.
         values = {
             layer: [weight.read() for weight in file.layers[partner]]
@@ -144,8 +144,20 @@ def _by_order(own: Shapes, stored: Shapes, file: WeightsFile) -> dict[str, str]:
     return dict(zip(own, stored, strict=True))
 
 
-def _mismatch(path: Path, differing: Mapping[str, str], stored: Shapes, own: Shapes) -> str:
-    """Explain shapes that differ; the most common reason is another number of classes."""
+def explain_mismatch(
+    path: str | os.PathLike, differing: Mapping[str, str], stored: Shapes, own: Shapes
+) -> str:
+    """Explain shapes that differ; the most common reason is another number of classes.
+
+    Arguments:
+        path: Where the weights come from.
+        differing: {layer of the model: how its weights differ in shape}.
+        stored: {layer: shapes of its weights} of the file.
+        own: The same of the model.
+
+    Returns:
+        A message with the layers, the likely reason and what helps.
+    """
     message = f"'{path}' does not fit the model:\n" + "\n".join(
         f"  {layer}: {difference}" for layer, difference in differing.items()
     )
