@@ -115,23 +115,47 @@ class SSDLoss(keras.losses.Loss):
         Raises:
             ValueError: if targets and predictions are not of the same shape.
         """
-        y_true = ops.cast(y_true, "float32")
-        y_pred = ops.cast(y_pred, "float32")
-        _check_shapes(y_true.shape, y_pred.shape)
-        class_loss = self.log_loss(y_true[..., :-12], y_pred[..., :-12])  # (batch, n_boxes)
-        box_loss = self.smooth_L1_loss(y_true[..., -12:-8], y_pred[..., -12:-8])
+        y_true, y_pred = _float32_pair(y_true, y_pred)
+        shares = self._class_shares(y_true, y_pred) + self.alpha * self._box_shares(y_true, y_pred)
+        return shares * _weight_of_shares(y_true)
 
+    def classification_loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the part of the loss that is about classes: cross-entropy, hard negatives only.
+
+        Arguments: as those of `call`.
+
+        Returns:
+            float32 `(batch,)`, in the same unit as `call`, which is this part plus `alpha` times
+            the `localization_loss`.
+        """
+        y_true, y_pred = _float32_pair(y_true, y_pred)
+        return self._class_shares(y_true, y_pred) * _weight_of_shares(y_true)
+
+    def localization_loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the part of the loss that is about boxes: smooth L1, not multiplied by `alpha`.
+
+        Arguments: as those of `call`.
+
+        Returns:
+            float32 `(batch,)`, in the same unit as `call`.
+        """
+        y_true, y_pred = _float32_pair(y_true, y_pred)
+        return self._box_shares(y_true, y_pred) * _weight_of_shares(y_true)
+
+    def _class_shares(self, y_true: Any, y_pred: Any) -> Any:
+        """Sum the classification losses of the boxes that count: `(batch,)`."""
+        losses = self.log_loss(y_true[..., :-12], y_pred[..., :-12])  # (batch, n_boxes)
+        positives = matched_anchors(y_true)
         negatives = y_true[..., 0]  # 1 where an anchor is background
-        positives = ops.max(y_true[..., 1:-12], axis=-1)  # 1 where it is matched with an object
-        n_positive = ops.sum(positives)
-
         kept_negatives = ops.stop_gradient(
-            self._hard_negatives(class_loss * negatives, ops.sum(positives, axis=-1))
+            self._hard_negatives(losses * negatives, ops.sum(positives, axis=-1))
         )
-        per_image = ops.sum(class_loss * (positives + kept_negatives), axis=-1)
-        per_image += self.alpha * ops.sum(box_loss * positives, axis=-1)
-        batch_size = ops.cast(ops.shape(y_true)[0], "float32")
-        return per_image * batch_size / ops.maximum(1.0, n_positive)
+        return ops.sum(losses * (positives + kept_negatives), axis=-1)
+
+    def _box_shares(self, y_true: Any, y_pred: Any) -> Any:
+        """Sum the localisation losses of the positives: `(batch,)`."""
+        losses = self.smooth_L1_loss(y_true[..., -12:-8], y_pred[..., -12:-8])
+        return ops.sum(losses * matched_anchors(y_true), axis=-1)
 
     def _hard_negatives(self, negative_losses: Any, positives_per_image: Any) -> Any:
         """Mark the negatives with the highest losses, the first ones among equals.
@@ -202,6 +226,31 @@ class LossOfEachImage:
     def from_config(cls, config: dict) -> LossOfEachImage:
         """Make the function from what `get_config` returned."""
         return cls(keras.saving.deserialize_keras_object(config["loss"]))
+
+
+def matched_anchors(y_true: Any) -> Any:
+    """Mark the positives: the anchors that are matched with an object.
+
+    Arguments:
+        y_true: `(batch, n_boxes, n_classes + 12)` targets of an `SSDInputEncoder`.
+
+    Returns:
+        `(batch, n_boxes)`: 1 for the positives, 0 for negatives and neutral anchors.
+    """
+    return ops.max(y_true[..., 1:-12], axis=-1)
+
+
+def _float32_pair(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    y_true = ops.cast(y_true, "float32")
+    y_pred = ops.cast(y_pred, "float32")
+    _check_shapes(y_true.shape, y_pred.shape)
+    return y_true, y_pred
+
+
+def _weight_of_shares(y_true: Any) -> Any:
+    """Return what makes the mean over a batch the sum of all shares a positive."""
+    n_positive = ops.sum(matched_anchors(y_true))
+    return ops.cast(ops.shape(y_true)[0], "float32") / ops.maximum(1.0, n_positive)
 
 
 def _check_shapes(targets: tuple, predictions: tuple) -> None:
