@@ -2,12 +2,15 @@
 
 The rule is the one of `ssd_encoder_decoder.nms`, including what happens among equal scores (the
 lower class, then the earlier box comes first). Whether a candidate survives depends only on better
-ones, and only the best few hundred survivors are asked for. So both implementations begin with the
+ones, and only the best few hundred survivors are asked for. So all implementations begin with the
 best candidates, and go on only if too few of them survived; thousands of poor ones are never looked
 at, nor are their boxes decoded:
 
+- `portable_nms`, on `keras.ops` alone and with static shapes: for JAX, for XLA, and for PyTorch on
+  a GPU or compiled.
 - `tensorflow_nms` around TensorFlow's C++ kernel, which works on classes and images in parallel.
-- `portable_nms`, on `keras.ops` alone and with static shapes, for the other backends and for XLA.
+- `numpy_nms`, the kernel of the decoders outside of a model: for PyTorch on a CPU, as eager tensor
+  operations take several times as long.
 
 An *entry* is a box as a candidate for a class: the number `class_id * n_boxes + box_id`. The order
 of entries is the order among equal scores.
@@ -23,9 +26,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# With how many candidates of an image `tensorflow_nms` begins; if they are not enough, four times
-# as many follow. The 200 best detections of SSD300 can take 900.
-FIRST = 1024
+from ssd_encoder_decoder.nms import nms_per_class, rank_in_class
 
 # How many candidates `portable_nms` fetches at a time: generous with XLA, as only the first top-k
 # is fast there. And how many it compares at a time, which must divide the former: it holds a few
@@ -33,7 +34,8 @@ FIRST = 1024
 PORTION = 1024 if keras.backend.backend() == "torch" else 4096
 ROUND = 256
 
-_NEVER = -float("inf")  # the score of what takes no part
+NEVER = -float("inf")
+"""The score of what takes no part."""
 
 
 class Selection(NamedTuple):
@@ -74,11 +76,7 @@ def greedy_nms(
     Returns:
         The selected boxes of all classes together in descending order of their scores.
     """
-    implementation = portable_nms
-    if keras.backend.backend() == "tensorflow" and not _is_compiled_by_xla():
-        implementation = tensorflow_nms
-    elif keras.backend.backend() == "jax":
-        implementation = _compiled_by_jax()
+    implementation = _best_implementation(scores)
     return implementation(
         boxes,
         scores,
@@ -89,6 +87,23 @@ def greedy_nms(
         max_candidates_per_class,
         decode,
     )
+
+
+def _best_implementation(scores: Any) -> Callable[..., Selection]:
+    """Choose the one that is fastest where the scores are."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow" and not _is_compiled_by_xla():
+        from keras_layers.tensorflow_nms import tensorflow_nms
+
+        return tensorflow_nms
+    if backend == "jax":
+        return _compiled_by_jax()
+    if backend == "torch":
+        import torch
+
+        if scores.device.type == "cpu" and not torch.compiler.is_compiling():
+            return numpy_nms
+    return portable_nms
 
 
 def _is_compiled_by_xla() -> bool:
@@ -118,7 +133,7 @@ def _compiled_by_jax() -> Callable[..., Selection]:
     return jax.jit(portable_nms, static_argnames=(*counts, "decode"))
 
 
-def tensorflow_nms(
+def numpy_nms(
     boxes: Any,
     scores: Any,
     iou_threshold: float,
@@ -128,98 +143,39 @@ def tensorflow_nms(
     max_candidates_per_class: int | None = None,
     decode: Callable[[Any], Any] | None = None,
 ) -> Selection:
-    """Implement `greedy_nms` with TensorFlow's combined NMS, on the best candidates alone.
-
-    That kernel breaks ties between equal scores arbitrarily, and confident networks do output equal
-    scores: several boxes at exactly 1.0. So it gets ranks in place of the scores.
+    """Implement `greedy_nms` on the arrays behind tensors, outside of any graph; without gradients.
 
     Arguments and result are those of `greedy_nms`.
     """
-    import tensorflow as tf
-
-    n_boxes, n_classes = scores.shape[1:]
-    max_per_class = min(max_per_class, max_total)
-    n_selectable = min(max_total, n_classes * max_per_class)
-    candidates = _gather_candidates(scores, score_threshold)
-
-    def too_few(n_compared, selection):
-        n_selected = tf.reduce_sum(tf.cast(selection.is_valid, tf.int32), axis=1)
-        return tf.reduce_any((candidates.counts > n_compared) & (n_selected < n_selectable))
-
-    def compare_more(n_compared, _):
-        # From the start again, as that costs little: all before was a quarter of this.
-        n_compared = tf.maximum(FIRST, 4 * n_compared)
-        n_compared = tf.minimum(n_compared, tf.shape(candidates.scores)[1])
-        best_scores, best = tf.math.top_k(candidates.scores, n_compared)  # first among equals
-        best = tf.gather(candidates.entries, best, batch_dims=1)  # (batch, n_compared)
-        class_ids, box_ids = best // n_boxes, best % n_boxes
-        corners = tf.gather(boxes, box_ids, batch_dims=1)
-        corners = corners if decode is None else decode(corners)  # (batch, n_compared, 4)
-
-        is_of_class = tf.one_hot(class_ids, n_classes, dtype=tf.int32)
-        enters = best_scores > _NEVER
-        if max_candidates_per_class is not None:
-            n_better = tf.cumsum(is_of_class, axis=1, exclusive=True) * is_of_class
-            enters &= tf.reduce_sum(n_better, axis=-1) < max_candidates_per_class
-        ranks = tf.where(enters, tf.range(n_compared, 0, -1), 0)[..., tf.newaxis] * is_of_class
-        selected = tf.image.combined_non_max_suppression(
-            corners[:, :, tf.newaxis],  # (y, x) pairs by its documentation: IoU allows a swap
-            tf.cast(ranks, tf.float32),  # (batch, n_compared, n_classes); exact below 2 ** 24
-            max_output_size_per_class=max_per_class,
-            max_total_size=max_total,
-            iou_threshold=iou_threshold,
-            score_threshold=0.5,
-            clip_boxes=False,
-        )
-        is_valid = tf.range(max_total) < selected.valid_detections[:, tf.newaxis]
-        positions = n_compared - tf.cast(selected.nmsed_scores, tf.int32)
-        positions = tf.where(is_valid, positions, 0)
-        return n_compared, Selection(
-            boxes=selected.nmsed_boxes,
-            box_ids=tf.gather(box_ids, positions, batch_dims=1),
-            class_ids=tf.gather(class_ids, positions, batch_dims=1),
-            scores=tf.where(is_valid, tf.gather(best_scores, positions, batch_dims=1), 0.0),
-            is_valid=is_valid,
-        )
-
-    nothing = _nothing_selected(tf.shape(scores)[0], max_total)
-    return tf.while_loop(too_few, compare_more, (0, nothing))[1]
-
-
-class _Candidates(NamedTuple):
-    """The entries above the threshold of each image, in ascending order, and what fills up."""
-
-    scores: Any  # float32 `(batch, width)`
-    entries: Any  # int32 `(batch, width)`
-    counts: Any  # int32 `(batch,)`: how many are not there just to fill up
-
-
-def _gather_candidates(scores: Any, score_threshold: float) -> _Candidates:
-    """Bring the few scores above the threshold together, with TensorFlow."""
-    import tensorflow as tf
-
-    n_boxes = scores.shape[1]
-    batch = tf.shape(scores)[0]
-    is_candidate = tf.transpose(scores > score_threshold, (0, 2, 1))  # NaN is not greater
-    places = tf.where(tf.reshape(is_candidate, (batch, -1)))  # (n, 2), ascending
-    image_ids, entries = tf.unstack(tf.cast(places, tf.int32), axis=1)
-    places = tf.stack([image_ids, entries % n_boxes, entries // n_boxes], axis=1)
-    rows = tf.RaggedTensor.from_value_rowids(
-        tf.range(tf.shape(entries)[0]), image_ids, nrows=batch, validate=False
+    scores = ops.convert_to_numpy(scores)
+    boxes = ops.stop_gradient(ops.convert_to_tensor(boxes))
+    batch = len(scores)
+    selection = Selection(
+        boxes=np.zeros((batch, max_total, 4), np.float32),
+        box_ids=np.zeros((batch, max_total), np.int32),
+        class_ids=np.zeros((batch, max_total), np.int32),
+        scores=np.zeros((batch, max_total), np.float32),
+        is_valid=np.zeros((batch, max_total), bool),
     )
-    # Fill up to whole SIMD registers: a lone box at the end of an array may be decoded to numbers
-    # that differ in the last bit, and the result would depend on the rest of the batch.
-    width = rows.bounding_shape(axis=1)
-    width = -(-width // 16) * 16
-    numbers = rows.to_tensor(-1, shape=tf.stack([batch, width]))
-    is_real = numbers >= 0
-    numbers = tf.maximum(numbers, 0)
-    values = tf.gather_nd(scores, places)
-    return _Candidates(
-        scores=tf.where(is_real, tf.gather(values, numbers), _NEVER),
-        entries=tf.gather(entries, numbers),
-        counts=rows.row_lengths(),
-    )
+    for i, image_scores in enumerate(scores):
+        class_ids, box_ids = np.nonzero((image_scores > score_threshold).T)  # NaN is not
+        entry_scores = image_scores[box_ids, class_ids]
+        corners = ops.take(boxes[i : i + 1], box_ids, axis=1)
+        corners = corners if decode is None else decode(corners)
+        corners = ops.convert_to_numpy(corners)[0]
+        kept = nms_per_class(
+            corners,
+            entry_scores,
+            class_ids,
+            iou_threshold,
+            max_output_size=max_total if max_per_class >= max_total else None,
+            max_candidates_per_class=max_candidates_per_class,
+        )
+        kept = kept[rank_in_class(class_ids[kept]) < max_per_class][:max_total]
+        described = (corners, box_ids, class_ids, entry_scores, np.ones(len(corners), bool))
+        for rows, entries in zip(selection, described, strict=True):
+            rows[i, : len(kept)] = entries[kept]
+    return Selection(*(ops.convert_to_tensor(rows) for rows in selection))
 
 
 def portable_nms(
@@ -242,7 +198,7 @@ def portable_nms(
     """
     n_boxes, n_classes = scores.shape[1:]
     scores = ops.transpose(scores, (0, 2, 1))  # (batch, n_classes, n_boxes)
-    scores = ops.where(scores > score_threshold, scores, _NEVER)  # NaN is not greater
+    scores = ops.where(scores > score_threshold, scores, NEVER)  # NaN is not greater
     n_entering = min(n_boxes, max_candidates_per_class or n_boxes)
     best_of_class = None
     if n_entering < n_boxes:
@@ -252,7 +208,7 @@ def portable_nms(
     n_entries = n_classes * n_entering
     scores = ops.reshape(scores, (-1, n_entries))
     portion = min(PORTION, -(-n_entries // ROUND) * ROUND)
-    scores = ops.pad(scores, [[0, 0], [0, max(0, portion - n_entries)]], constant_values=_NEVER)
+    scores = ops.pad(scores, [[0, 0], [0, max(0, portion - n_entries)]], constant_values=NEVER)
 
     def look_up(entries, scores):
         """Describe `(batch, n)` entries."""
@@ -262,14 +218,14 @@ def portable_nms(
             box_ids = ops.take_along_axis(best_of_class, entries, axis=1)
         corners = ops.take_along_axis(boxes, box_ids[..., None], axis=1)
         corners = corners if decode is None else decode(corners)
-        return Selection(corners, box_ids, entries // n_entering, scores, scores > _NEVER)
+        return Selection(corners, box_ids, entries // n_entering, scores, scores > NEVER)
 
     def next_best(last_score, last_entry):
         """Return the scores and entries of a portion behind `(batch, 1)` last ones."""
         entries = ops.arange(scores.shape[1], dtype="int32")
         is_left = ops.logical_and(ops.equal(scores, last_score), entries > last_entry)
         is_left = ops.logical_or(is_left, scores < last_score)
-        return _top_k(ops.where(is_left, scores, _NEVER), portion)
+        return _top_k(ops.where(is_left, scores, NEVER), portion)
 
     def is_open(best_scores, best, selected):
         return _is_open(best_scores[:, :1], selected)
@@ -281,16 +237,17 @@ def portable_nms(
         best_scores, best = ops.cond(
             _is_open(last_score, selected),
             lambda: next_best(last_score, last_entry),
-            lambda: (ops.full_like(best_scores, _NEVER), best),
+            lambda: (ops.full_like(best_scores, NEVER), best),
         )
         return best_scores, best, selected
 
     # Outside of the loop, as XLA sorts all scores inside of one.
-    start = (*_top_k(scores, portion), _nothing_selected(ops.shape(scores)[0], max_total))
+    start = (*_top_k(scores, portion), nothing_selected(ops.shape(scores)[0], max_total))
     return ops.while_loop(is_open, play_portion, start)[2]
 
 
-def _nothing_selected(batch: Any, max_total: int) -> Selection:
+def nothing_selected(batch: Any, max_total: int) -> Selection:
+    """Return the selection to begin with: rows of zeros, none of them valid."""
     numbers = ops.zeros((batch, max_total), "int32")
     return Selection(
         boxes=ops.zeros((batch, max_total, 4), "float32"),
@@ -322,7 +279,7 @@ def _top_k(scores: Any, k: int) -> tuple[Any, Any]:
 def _is_open(best_left: Any, selected: Selection) -> Any:
     """Tell whether any image has a candidate left, the best of them given, and room for it."""
     has_room = ops.logical_not(selected.is_valid[:, -1:])
-    return ops.any(ops.logical_and(best_left > _NEVER, has_room))
+    return ops.any(ops.logical_and(best_left > NEVER, has_room))
 
 
 def _play_portion(

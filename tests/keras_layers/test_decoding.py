@@ -43,6 +43,8 @@ def inputs():
 @pytest.mark.parametrize("case", CASES, ids=[case["case"] for case in CASES])
 def test_recorded_detections(case, implementation, inputs, golden, monkeypatch):
     if implementation == "portable":
+        if keras.backend.backend() == "jax":
+            pytest.skip("on JAX this is the backend's own, compiled")
         monkeypatch.setattr("keras_layers.decoding.greedy_nms", nms.portable_nms)
     layer = LAYERS[case["cls"]](**case["args"])
     detections = ops.convert_to_numpy(layer(inputs[case["input"]]))

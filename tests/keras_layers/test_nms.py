@@ -1,24 +1,30 @@
-"""In-graph NMS: both implementations against the plain loop, equal scores included."""
+"""In-graph NMS: all implementations against the plain loop, equal scores included."""
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_layers import nms
+from keras_layers import nms, tensorflow_nms
 from tests.slow_nms import slow_nms
 
+# On JAX the portable version runs compiled; uncompiled, every call would compile its loops anew.
+IMPLEMENTATIONS = {"backend": nms.greedy_nms, "numpy": nms.numpy_nms}
+if keras.backend.backend() != "jax":
+    IMPLEMENTATIONS["portable"] = nms.portable_nms
 
-@pytest.fixture(params=["backend", "portable"])
+
+@pytest.fixture(params=IMPLEMENTATIONS)
 def in_graph_nms(request, monkeypatch):
     # Little rounds, so that quick tests go through many of them.
     monkeypatch.setattr(nms, "ROUND", 16)
     monkeypatch.setattr(nms, "PORTION", 32)
-    monkeypatch.setattr(nms, "FIRST", 16)
-    return {"backend": nms.greedy_nms, "portable": nms.portable_nms}[request.param]
+    monkeypatch.setattr(tensorflow_nms, "FIRST", 16)
+    return IMPLEMENTATIONS[request.param]
 
 
 def slow_selection(
@@ -93,8 +99,8 @@ def test_implementations_agree(seed, n_scores, iou_threshold, score_threshold):
     arguments = (iou_threshold, score_threshold, 400, 50)
     tensors = ops.convert_to_tensor(boxes[None]), ops.convert_to_tensor(scores[None])
     expected = [slow_selection(boxes, scores, *arguments)]
-    assert selections(nms.greedy_nms(*tensors, *arguments)) == expected
-    assert selections(nms.portable_nms(*tensors, *arguments)) == expected
+    for implementation in IMPLEMENTATIONS.values():
+        assert selections(implementation(*tensors, *arguments)) == expected
 
 
 @pytest.mark.parametrize(
