@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -75,6 +76,31 @@ def test_numpy_packages_import_no_framework_lazily_either(package):
     for path in source_files(package):
         for module, _ in imports_of(path):
             assert module.split(".")[0] not in FRAMEWORKS, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("package", ["keras_layers", "keras_loss_function", "models"])
+def test_no_backend_is_imported_with_a_module(package):
+    # Inside of a function only, behind a question for the backend: the others need not be installed.
+    for path in source_files(package):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in getattr(node, "names", [])]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] not in FRAMEWORKS[1:], f"{path} imports {name}"
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="needs TensorFlow by choice")
+def test_other_backends_load_no_tensorflow():
+    modules = [module for package in KERAS_PACKAGES[:3] for module in modules_of(package)]
+    code = (
+        f"import sys, importlib\nfor module in {modules!r}: importlib.import_module(module)\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("package", PACKAGES)
