@@ -80,7 +80,7 @@ def test_numpy_packages_import_no_framework_lazily_either(package):
 
 @pytest.mark.parametrize("package", ["keras_layers", "keras_loss_function", "models"])
 def test_no_backend_is_imported_with_a_module(package):
-    # Inside of a function only, behind a question for the backend: the others need not be installed.
+    # Inside of a function only, behind a question for the backend: no other need be installed.
     for path in source_files(package):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in getattr(node, "names", [])]
