@@ -93,7 +93,7 @@ class SSDLoss(keras.losses.Loss):
             `(...)` losses.
         """
         # A probability that underflowed to 0 must not give infinity.
-        return -ops.sum(y_true * ops.log(ops.maximum(y_pred, 1e-15)), axis=-1)
+        return -ops.sum(ops.multiply(y_true, ops.log(ops.maximum(y_pred, 1e-15))), axis=-1)
 
     @property
     def compute_loss(self) -> LossOfEachImage:
