@@ -146,15 +146,22 @@ def area_average_precision(precisions: np.ndarray, recalls: np.ndarray) -> float
         The average precision, between 0 and 1.
     """
     recall_steps = np.diff(recalls, prepend=0.0)
-    return float(np.sum(recall_steps * _interpolated(precisions)))
+    return float(np.sum(recall_steps * interpolated_precisions(precisions)))
 
 
 def _mean_precision_at(levels: np.ndarray, precisions: np.ndarray, recalls: np.ndarray) -> float:
     """Average the interpolated precision over recall levels; 0 where the curve ends before one."""
     first_at_level = np.searchsorted(recalls, levels, side="left")
-    return float(np.append(_interpolated(precisions), 0.0)[first_at_level].mean())
+    return float(np.append(interpolated_precisions(precisions), 0.0)[first_at_level].mean())
 
 
-def _interpolated(precisions: np.ndarray) -> np.ndarray:
-    """Replace each precision by the greatest one at this or any higher recall."""
+def interpolated_precisions(precisions: np.ndarray) -> np.ndarray:
+    """Replace each precision by the greatest one at this or any higher recall.
+
+    Arguments:
+        precisions: `(n,)` precisions, in the order of falling confidence.
+
+    Returns:
+        `(n,)` float64 precisions that never rise.
+    """
     return np.maximum.accumulate(np.asarray(precisions, dtype=np.float64)[::-1])[::-1]

@@ -96,6 +96,9 @@ class DetectionScorer:
         self.cumulative_recalls: list[np.ndarray] | None = None
         self.average_precisions: list[float] | None = None
         self.mean_average_precision: float | None = None
+        # What the stages were called with, for reports.
+        self.matching_settings: dict[str, object] = {}
+        self.average_precision_settings: dict[str, object] = {}
 
     def score(
         self,
@@ -245,6 +248,11 @@ class DetectionScorer:
                 f" {self.n_classes + 1} in all; got {len(self.prediction_results)}."
             )
 
+        self.matching_settings = {
+            "iou_threshold": matching_iou_threshold,
+            "border_pixels": border_pixels,
+            "matching_rule": matching_rule,
+        }
         self.matched_classes = [None]
         for class_id, predictions in enumerate(self.prediction_results[1:], start=1):
             if verbose and len(predictions) == 0:
@@ -254,10 +262,8 @@ class DetectionScorer:
                     predictions,
                     ground_truth,
                     class_id,
-                    matching_iou_threshold,
-                    border_pixels,
-                    matching_rule,
-                    sorting_algorithm,
+                    sorting_algorithm=sorting_algorithm,
+                    **self.matching_settings,
                 )
             )
         nothing = np.zeros(0, dtype=bool)
@@ -339,6 +345,7 @@ class DetectionScorer:
         """
         self._require("cumulative_recalls", "compute_precision_recall")
         check_average_precision_mode(mode, num_recall_points)
+        self.average_precision_settings = {"mode": mode, "num_recall_points": num_recall_points}
         average_precisions = [0.0]
         for class_id in range(1, self.n_classes + 1):
             value = math.nan
@@ -346,8 +353,7 @@ class DetectionScorer:
                 value = average_precision(
                     self.cumulative_precisions[class_id],
                     self.cumulative_recalls[class_id],
-                    mode,
-                    num_recall_points,
+                    **self.average_precision_settings,
                 )
             average_precisions.append(value)
             if verbose:

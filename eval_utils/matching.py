@@ -76,7 +76,7 @@ def match_detections(
     Raises:
         ValueError: if `border_pixels` is unknown or a box array is not `(..., 4)`.
     """
-    detection, gt, overlaps = _overlapping_pairs(
+    detection, gt, overlaps = overlapping_pairs(
         images, boxes, gt_images, gt_boxes, iou_threshold, border_pixels
     )
     # If the best box of a detection overlaps it enough, it is among these pairs. Sorting is stable:
@@ -119,7 +119,7 @@ def match_detections_coco(
         ValueError: if `border_pixels` is unknown or a box array is not `(..., 4)`.
     """
     threshold = min(iou_threshold, 1 - 1e-10)  # COCO: rounding shall not deny a perfect overlap
-    detection, gt, overlaps = _overlapping_pairs(
+    detection, gt, overlaps = overlapping_pairs(
         images, boxes, gt_images, gt_boxes, threshold, border_pixels
     )
     in_order_of_choice = np.lexsort((-gt, -overlaps, gt_neutral[gt], detection))
@@ -166,7 +166,7 @@ def _matches(gt_indices: np.ndarray, true_positives: np.ndarray, gt_neutral: np.
     return Matches(gt_indices, true_positives, false_positives, gt_found)
 
 
-def _overlapping_pairs(
+def overlapping_pairs(
     images: np.ndarray,
     boxes: np.ndarray,
     gt_images: np.ndarray,
@@ -174,7 +174,14 @@ def _overlapping_pairs(
     iou_threshold: float,
     border_pixels: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """List the pairs (detection, ground truth box, IoU) that overlap enough, by detection."""
+    """List the pairs of a detection and a ground truth box of its image that overlap enough.
+
+    Arguments: as those of `match_detections`.
+
+    Returns:
+        Three `(k,)` arrays: index of the detection, index of the ground truth box, and IoU; ordered
+        by detection.
+    """
     detection, gt = _pairs_of_the_same_image(images, gt_images)
     with np.errstate(divide="ignore", invalid="ignore"):  # two boxes without area: 0 / 0
         overlaps = iou(boxes[detection], gt_boxes[gt], "corners", "element-wise", border_pixels)
