@@ -24,6 +24,7 @@ from misc_utils.caffe_schema import (
     PriorBoxParameter,
     V1LayerParameter,
 )
+from misc_utils.default_boxes import DefaultBoxes
 from misc_utils.weights_file import WeightsFileError
 
 # Protobuf's own limit for a message.
@@ -34,25 +35,6 @@ _MAX_BLOBS = 16
 _MAX_DIMENSIONS = 8
 _MAX_BOXES = 100
 _LEGACY_DIMENSIONS = ("num", "channels", "height", "width")
-
-
-@dataclass(frozen=True)
-class CaffePriors:
-    """The default boxes of one feature map, as a PriorBox layer describes them.
-
-    Attributes:
-        shapes: (width, height) in pixels of the boxes at a location, in the order of the channels.
-        step: Pixels between locations; None spreads them evenly.
-        offset: Position of the first location in steps.
-        clip: Whether boxes are cut off at the image's edges.
-        variances: The four constants that divide the offsets.
-    """
-
-    shapes: tuple[tuple[float, float], ...]
-    step: float | None
-    offset: float
-    clip: bool
-    variances: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +49,7 @@ class CaffeFile:
 
     path: Path
     blobs: dict[str, list[np.ndarray]]
-    priors: dict[str, CaffePriors]
+    priors: dict[str, DefaultBoxes]
 
 
 def read_caffe_file(path: str | os.PathLike) -> CaffeFile:
@@ -89,7 +71,7 @@ def read_caffe_file(path: str | os.PathLike) -> CaffeFile:
     if path.stat().st_size > _MAX_BYTES:
         raise WeightsFileError(f"'{path}' is larger than 2 GB, which no .caffemodel can be.")
     blobs: dict[str, list[np.ndarray]] = {}
-    priors: dict[str, CaffePriors] = {}
+    priors: dict[str, DefaultBoxes] = {}
     try:
         network = NetParameter.FromString(path.read_bytes())
         messages = [(LayerParameter, content) for content in network.layer]
@@ -155,7 +137,7 @@ def _array(content: bytes, where: str) -> np.ndarray:
     return values.reshape(shape).copy()  # the bytes are read-only
 
 
-def _priors(settings: Any, name: str) -> CaffePriors:
+def _priors(settings: Any, name: str) -> DefaultBoxes:
     for numbers in (settings.min_size, settings.max_size, settings.aspect_ratio, settings.variance):
         _check_count(len(numbers), _MAX_BOXES, f"settings of one kind in layer '{name}'")
     ratios = _with_flipped(settings.aspect_ratio, settings.flip or not settings.HasField("flip"))
@@ -173,7 +155,7 @@ def _priors(settings: Any, name: str) -> CaffePriors:
         if largest is not None:
             shapes.append((math.sqrt(smallest * largest),) * 2)
         shapes += [(smallest * math.sqrt(r), smallest / math.sqrt(r)) for r in ratios]
-    return CaffePriors(
+    return DefaultBoxes(
         shapes=tuple(shapes),
         step=settings.step or None,
         offset=settings.offset if settings.HasField("offset") else 0.5,

@@ -6,7 +6,7 @@ name. What differs is the layout:
     convolution   (out, in, height, width) --> (height, width, in, out)
     bias          (1, 1, 1, out) in files of 2014 --> (out,)
     Normalize     a scale a channel, or one for all --> a scale a channel
-    heads         channels follow the order of the boxes of a cell (`misc_utils.caffe_anchors`)
+    heads         channels follow the order of the boxes of a cell (`misc_utils.default_boxes`)
 
 Offsets are the same: Caffe's code CENTER_SIZE is (cx, cy, w, h) divided by the variances, which is
 `coords='centroids'` here. So are classes: background first, all classes of a box together.
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from misc_utils.caffe_anchors import anchor_differences, caffe_box_orders
 from misc_utils.caffe_file import CaffeFile, read_caffe_file
+from misc_utils.default_boxes import box_orders, default_box_differences, reorder_boxes
 from misc_utils.legacy_h5 import LoadReport
 from misc_utils.model_weights import variables_by_layer
 from misc_utils.named_weights import load_named_weights
@@ -134,7 +134,7 @@ def _order_boxes(
             f"coords={settings.coords!r}. Build it with coords='centroids'."
         )
     priors = {name.removesuffix(_PRIORS): each for name, each in file.priors.items()}
-    differences = anchor_differences(settings, sources, priors)
+    differences = default_box_differences(settings, sources, priors)
     if differences:
         warnings.warn(
             f"The anchors of the model are not those that '{file.path}' was trained with, so its "
@@ -143,20 +143,6 @@ def _order_boxes(
             + "\n  ".join(differences),
             stacklevel=3,
         )
-    for source, order in caffe_box_orders(settings, sources, priors).items():
+    for source, order in box_orders(settings, sources, priors).items():
         for layer in (source + suffix for suffix in _HEADS if source + suffix in weights):
-            weights.update(_reordered(weights, layer, order))
-
-
-def _reordered(
-    weights: Mapping[str, list[np.ndarray]], layer: str, order: np.ndarray
-) -> dict[str, list[np.ndarray]]:
-    arrays = weights[layer]
-    if any(array.ndim == 0 or array.shape[-1] % len(order) for array in arrays):
-        return {}  # load_named_weights explains what is wrong with the shape
-    return {
-        layer: [
-            array.reshape(*array.shape[:-1], len(order), -1)[..., order, :].reshape(array.shape)
-            for array in arrays
-        ]
-    }
+            weights[layer] = reorder_boxes(weights[layer], order)

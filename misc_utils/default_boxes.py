@@ -1,21 +1,22 @@
-"""Do a model's anchors agree with the default boxes of a Caffe network, and in which order?
+"""Do a model's anchors agree with the default boxes of another library, and in which order?
 
 The channels of a predictor head belong to the boxes of a cell, one box after another. Caffe has the
 boxes of a cell in the order
 
     smallest size | sqrt(smallest * largest) | ratio 2 | ratio 1/2 | ratio 3 | ratio 1/3
 
-(`prior_box_layer.cpp`), which is that of the default aspect ratios of `ssd_300` and `ssd_512`. If a
-model lists its ratios in another order, its channels have to be in that order, too.
+(`prior_box_layer.cpp`), and so has torchvision. It is the order of the default aspect ratios of
+`ssd_300` and `ssd_512`. If a model lists its ratios in another order, its channels have to be in
+that order, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from misc_utils.caffe_file import CaffePriors
 from ssd_encoder_decoder.anchors import AnchorSettings, anchor_shapes
 from ssd_encoder_decoder.model_settings import ModelSettings
 
@@ -23,6 +24,25 @@ from ssd_encoder_decoder.model_settings import ModelSettings
 # COCO differ by far more.
 _TOLERANCE_PIXELS = 1.0
 _TOLERANCE_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class DefaultBoxes:
+    """The default boxes of one feature map, as another library describes them.
+
+    Attributes:
+        shapes: (width, height) in pixels of the boxes at a location, in the order of the channels.
+        step: Pixels between locations; None spreads them evenly.
+        offset: Position of the first location in steps.
+        clip: Whether boxes are cut off at the image's edges.
+        variances: The four constants that divide the offsets.
+    """
+
+    shapes: tuple[tuple[float, float], ...]
+    step: float | None
+    offset: float
+    clip: bool
+    variances: tuple[float, ...]
 
 
 def model_anchor_shapes(settings: ModelSettings) -> list[np.ndarray]:
@@ -38,49 +58,49 @@ def model_anchor_shapes(settings: ModelSettings) -> list[np.ndarray]:
     return [_shapes(settings.anchors, layer, size) for layer in range(settings.anchors.n_layers)]
 
 
-def caffe_box_orders(
-    settings: ModelSettings, sources: Sequence[str], priors: Mapping[str, CaffePriors]
+def box_orders(
+    settings: ModelSettings, sources: Sequence[str], boxes: Mapping[str, DefaultBoxes]
 ) -> dict[str, np.ndarray]:
-    """Find out where Caffe has the boxes of a cell.
+    """Find out in which order another library has the boxes of a cell.
 
     Arguments:
         settings: A model's settings.
         sources: The name of each predictor layer's feature map, such as 'fc7'.
-        priors: {feature map: its default boxes in the file}. For those that are not there, Caffe's
+        boxes: {feature map: its default boxes there}. For those that are not there, Caffe's
             rule is applied to the model's own boxes.
 
     Returns:
-        {feature map: int array; element i is Caffe's number of the model's i-th box}. A feature map
-        whose boxes differ from Caffe's is left out.
+        {feature map: int array; element i is the other's number of the model's i-th box}. A feature
+        map whose boxes differ is left out.
     """
     orders = {}
     for layer, (source, own) in enumerate(zip(sources, model_anchor_shapes(settings), strict=True)):
-        theirs = priors[source].shapes if source in priors else _by_caffes_rule(settings, layer)
+        theirs = boxes[source].shapes if source in boxes else _by_caffes_rule(settings, layer)
         order = _order(own, np.array(theirs))
         if order is not None:
             orders[source] = order
     return orders
 
 
-def anchor_differences(
-    settings: ModelSettings, sources: Sequence[str], priors: Mapping[str, CaffePriors]
+def default_box_differences(
+    settings: ModelSettings, sources: Sequence[str], boxes: Mapping[str, DefaultBoxes]
 ) -> list[str]:
-    """Say in which respects a model's anchors are not those of a Caffe network.
+    """Say in which respects a model's anchors are not those of another library.
 
     Arguments:
         settings: A model's settings.
         sources: The name of each predictor layer's feature map.
-        priors: {feature map: its default boxes in the file}.
+        boxes: {feature map: its default boxes there}.
 
     Returns:
-        One line a difference; nothing for feature maps that are not in `priors`.
+        One line a difference; nothing for feature maps that are not in `boxes`.
     """
     differences = []
     anchors = settings.anchors
     for layer, (source, own) in enumerate(zip(sources, model_anchor_shapes(settings), strict=True)):
-        if source not in priors:
+        if source not in boxes:
             continue
-        theirs = priors[source]
+        theirs = boxes[source]
         if _order(own, np.array(theirs.shapes)) is None:
             differences.append(
                 f"{source}: boxes of {_listed(theirs.shapes)} pixels in the file, of "
@@ -88,19 +108,42 @@ def anchor_differences(
             )
         if theirs.clip != anchors.clip_boxes:
             differences.append(f"{source}: clipping {theirs.clip} in the file")
+        step, offset = (
+            _even(settings, layer) if anchors.steps[layer] is None else anchors.steps[layer],
+            0.5 if anchors.offsets[layer] is None else anchors.offsets[layer],
+        )
         for name, ours, other in (
-            ("step", anchors.steps[layer], theirs.step),
-            (
-                "offset",
-                0.5 if anchors.offsets[layer] is None else anchors.offsets[layer],
-                theirs.offset,
-            ),
-            ("variances", anchors.variances, theirs.variances),
+            ("step", step, theirs.step or _even(settings, layer)),
+            ("offset", offset, theirs.offset),
+            ("variances", anchors.variances, theirs.variances or anchors.variances),
         ):
-            both = ours is not None and other is not None and other != ()
-            if both and not np.allclose(ours, other, rtol=1e-5):
+            if not np.allclose(ours, other, rtol=1e-3):
                 differences.append(f"{source}: {name} {other} in the file, {ours} in the model")
     return differences
+
+
+def reorder_boxes(arrays: Sequence[np.ndarray], order: np.ndarray) -> list[np.ndarray]:
+    """Put the channels of a predictor layer into another order of boxes.
+
+    Arguments:
+        arrays: Kernel `(..., n_boxes * n)` and bias `(n_boxes * n,)`.
+        order: Element i is the number of the box that comes to place i, `(n_boxes,)`.
+
+    Returns:
+        The arrays with their channels reordered, or as they are if they are not of such shapes.
+    """
+    if any(array.ndim == 0 or array.shape[-1] % len(order) for array in arrays):
+        return list(arrays)
+    return [
+        array.reshape(*array.shape[:-1], len(order), -1)[..., order, :].reshape(array.shape)
+        for array in arrays
+    ]
+
+
+def _even(settings: ModelSettings, layer: int) -> tuple[float, float]:
+    """Return the (vertical, horizontal) steps that spread a layer's anchors evenly."""
+    height, width = settings.predictor_sizes[layer]
+    return settings.img_height / height, settings.img_width / width
 
 
 def _shapes(anchors: AnchorSettings, layer: int, size: float, ratios: Sequence | None = None):
