@@ -186,6 +186,72 @@ def plot_dataset(statistics: DatasetStatistics, path: str | os.PathLike | None =
     return _finish(figure, path)
 
 
+def show_image(axis: Axes, image: np.ndarray, title: str = "", brightness: float = 1.0) -> None:
+    """Show an image in a plot, pixel (0, 0) from 0 to 1, so that boxes in pixel edges fit.
+
+    Arguments:
+        axis: where to; its ticks vanish.
+        image: uint8 image `(height, width[, 3])`.
+        title: written above.
+        brightness: from 0, white, to 1, the image as it is: pale images make boxes stand out.
+
+    Raises:
+        ValueError: if the image is not uint8, or brightness not from 0 to 1.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not 0 <= brightness <= 1:
+        raise ValueError(
+            "Expected a uint8 image (height, width[, 3]) and a brightness from 0 to 1, got "
+            f"{image.dtype} of shape {image.shape} and {brightness}."
+        )
+    height, width = image.shape[:2]
+    pale = 255 - brightness * (255.0 - image)
+    axis.imshow(pale.astype(np.uint8), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], title=title)
+
+
+def add_boxes(
+    axis: Axes,
+    boxes: np.ndarray,
+    color: object = "C1",
+    labels: Sequence[str] = (),
+    linestyle: str = "-",
+    linewidth: float = 2.0,
+) -> None:
+    """Add boxes to a plot, in the unit of its axes.
+
+    Arguments:
+        axis: where to.
+        boxes: `(n, 4)` corners (xmin, ymin, xmax, ymax); n may be 0.
+        color: any colour of matplotlib.
+        labels: nothing, or a text for each box, written at its top left corner.
+        linestyle: such as '-' or '--'.
+        linewidth: in points.
+
+    Raises:
+        ValueError: if `boxes` has another shape, or there are not as many labels as boxes.
+        ImportError: if matplotlib is missing.
+    """
+    boxes = np.asarray(boxes, dtype=float)
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(labels) not in (0, len(boxes)):
+        raise ValueError(
+            f"Expected boxes (n, 4), and no label or one for each box, got shape {boxes.shape} and "
+            f"{len(labels)} labels."
+        )
+    _figure_class()
+    from matplotlib.patches import Rectangle
+
+    style = {"edgecolor": color, "linestyle": linestyle, "linewidth": linewidth, "fill": False}
+    for xmin, ymin, xmax, ymax in boxes:
+        axis.add_patch(Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, **style))
+    for box, label in zip(boxes, labels, strict=False):
+        ground = {"facecolor": color, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
+        axis.text(
+            *box[:2], label, color="white", fontsize=8, va="bottom", bbox=ground, clip_on=False
+        )
+
+
 def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure

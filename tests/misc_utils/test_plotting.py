@@ -8,7 +8,13 @@ import pytest
 
 from data_generator.detection_dataset import DetectionDataset
 from misc_utils import plotting
-from misc_utils.plotting import plot_dataset, plot_history, plot_precision_recall
+from misc_utils.plotting import (
+    add_boxes,
+    plot_dataset,
+    plot_history,
+    plot_precision_recall,
+    show_image,
+)
 
 NAN = math.nan
 CSV = """epoch,learning_rate,loss,val_loss,val_mAP
@@ -176,3 +182,49 @@ class TestDataset:
     def test_no_boxes(self):
         with pytest.raises(ValueError, match="Expected statistics of a data set with boxes"):
             plot_dataset(self.statistics([[]]))
+
+
+def new_axis():
+    return plotting._figure_class()().subplots()
+
+
+def test_an_image_fills_the_axes_and_gets_paler():
+    axis = new_axis()
+    image = np.full((10, 20, 3), 55, np.uint8)
+    show_image(axis, image, "pale", brightness=0.5)
+    (shown,) = axis.get_images()
+    assert shown.get_extent() == [0, 20, 10, 0]
+    assert (axis.get_xlim(), axis.get_ylim()) == ((0, 20), (10, 0))
+    assert axis.get_title() == "pale"
+    assert (np.asarray(shown.get_array()) == 155).all()
+    assert (image == 55).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "brightness"),
+    [(np.zeros((4, 4)), 1), (np.zeros(4, np.uint8), 1), (np.zeros((4, 4), np.uint8), 2)],
+)
+def test_what_is_no_image_is_not_shown(image, brightness):
+    with pytest.raises(ValueError, match="Expected a uint8 image"):
+        show_image(new_axis(), image, brightness=brightness)
+
+
+def test_boxes_are_added_with_their_labels():
+    axis = new_axis()
+    add_boxes(axis, np.array([[1, 2, 5, 4], [0, 0, 2, 3]]), "red", ["one", "two"], "--")
+    assert [patch.get_bbox().extents.tolist() for patch in axis.patches] == [
+        [1, 2, 5, 4],
+        [0, 0, 2, 3],
+    ]
+    assert {patch.get_linestyle() for patch in axis.patches} == {"--"}
+    texts = {text.get_text(): text.get_position() for text in axis.texts}
+    assert texts == {"one": (1, 2), "two": (0, 0)}
+    add_boxes(axis, np.empty((0, 4)))
+    add_boxes(axis, [])
+    assert len(axis.patches) == 2
+
+
+@pytest.mark.parametrize(("boxes", "labels"), [(np.zeros((2, 5)), ()), (np.zeros((2, 4)), ["a"])])
+def test_boxes_of_another_shape_or_with_other_labels_are_refused(boxes, labels):
+    with pytest.raises(ValueError, match="Expected boxes"):
+        add_boxes(new_axis(), boxes, labels=labels)
