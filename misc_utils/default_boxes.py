@@ -45,6 +45,39 @@ class DefaultBoxes:
     variances: tuple[float, ...]
 
 
+def default_boxes(
+    size: float,
+    aspect_ratios: Sequence[Sequence[float]],
+    scales: Sequence[float],
+    steps: Sequence[float],
+    variances: Sequence[float],
+) -> list[DefaultBoxes]:
+    """Describe the default boxes of a network by the arguments of a builder.
+
+    Arguments:
+        size: Side of the input in pixels.
+        aspect_ratios: One list of ratios a predictor layer.
+        scales: One scale a predictor layer, and a last one.
+        steps: Pixels between locations, one a predictor layer.
+        variances: The four constants that divide the offsets.
+
+    Returns:
+        The default boxes of each predictor layer.
+    """
+    return [
+        DefaultBoxes(
+            shapes=tuple(map(tuple, anchor_shapes(size, ratios, scale, next_scale).tolist())),
+            step=step,
+            offset=0.5,
+            clip=False,
+            variances=tuple(variances),
+        )
+        for ratios, scale, next_scale, step in zip(
+            aspect_ratios, scales[:-1], scales[1:], steps, strict=True
+        )
+    ]
+
+
 def model_anchor_shapes(settings: ModelSettings) -> list[np.ndarray]:
     """List the anchors of a cell for each predictor layer.
 

@@ -28,15 +28,14 @@ import numpy as np
 
 from misc_utils.caffe_weights import caffe_kernel
 from misc_utils.default_boxes import (
-    DefaultBoxes,
     box_orders,
     default_box_differences,
+    default_boxes,
     model_anchor_shapes,
     reorder_boxes,
 )
 from misc_utils.legacy_h5 import LoadReport
 from misc_utils.named_weights import load_named_weights
-from ssd_encoder_decoder.anchors import anchor_shapes
 from ssd_encoder_decoder.model_settings import ModelSettings, read_model_settings
 
 _SIZE = 300
@@ -164,7 +163,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise ValueError(
             f"'{path}' cannot be read as a file of tensors: {str(error).splitlines()[0]} If it is "
             "one, it is damaged; if it holds other objects, save the `state_dict()` alone."
@@ -216,18 +215,8 @@ def _fit_boxes(weights: dict[str, list[np.ndarray]], settings: ModelSettings) ->
             "torchvision's ssd300_vgg16 is `ssd_300` with coords='centroids'; the model has "
             f"{len(settings.predictor_sizes)} predictor layers and coords={settings.coords!r}."
         )
-    boxes = {
-        source: DefaultBoxes(
-            shapes=tuple(
-                map(tuple, anchor_shapes(_SIZE, _RATIOS[i], _SCALES[i], _SCALES[i + 1]).tolist())
-            ),
-            step=_STEPS[i],
-            offset=0.5,
-            clip=False,
-            variances=_VARIANCES,
-        )
-        for i, source in enumerate(_SOURCES)
-    }
+    each = default_boxes(_SIZE, _RATIOS, _SCALES, _STEPS, _VARIANCES)
+    boxes = dict(zip(_SOURCES, each, strict=True))
     differences = default_box_differences(settings, _SOURCES, boxes)
     if differences:
         warnings.warn(
