@@ -13,7 +13,7 @@ from ssd_encoder_decoder.model_settings import read_model_settings
 
 SCALES = [0.1, 0.2, 0.4, 0.8, 1.05]
 RATIOS = [[1.0], [1.0, 2.0], [0.5, 1.0, 2.0], [3.0]]
-STEPS = [8.0, (16.0, 20.0), None, 64.0]
+STEPS = [8.0, (16.0, 15.0), None, 64.0]
 OFFSETS = [0.5, None, (0.4, 0.6), 0.25]
 
 
