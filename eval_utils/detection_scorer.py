@@ -18,6 +18,7 @@ from eval_utils.matched_class import MatchedClass, match_class
 from eval_utils.matching import check_matching_rule
 from eval_utils.prediction_files import read_coco_predictions, read_predictions
 from eval_utils.prediction_results import Prediction
+from eval_utils.report import write_report
 
 GT_FORMAT = {"class_id": 0, "xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}
 
@@ -399,6 +400,35 @@ class DetectionScorer:
             "average_precisions": dict(zip(names, values, strict=True)),
             "num_gt_per_class": dict(zip(names, self.num_gt_per_class[1:].tolist(), strict=True)),
         }
+
+    def report(
+        self,
+        path: str | os.PathLike,
+        confidence_thresh: float | None = None,
+        n_pictures: int = 24,
+        title: str = "Evaluation",
+        object_sizes: str = "coco",
+    ) -> None:
+        """Write a report for people to read: one HTML file that works offline and can be printed.
+
+        It shows precision/recall curves, precision, recall and F1 of each class, average precision
+        by object size, the kinds of mistakes, a confusion matrix, and pictures of the most
+        confident mistakes and the largest missed objects, if the data set can give its images.
+
+        Arguments:
+            path: The file to make or to replace.
+            confidence_thresh: The least confidence of the detections that everything but average
+                precision is about; None: where F1 of all classes together is best.
+            n_pictures: The number of mistakes and of missed objects to show at most.
+            title: The title of the page.
+            object_sizes: ``'coco'``: objects are small below 32 x 32 pixels and large from 96 x 96
+                on; ``'terciles'``: each size has a third of the objects.
+
+        Raises:
+            ValueError: if not all stages have run, or an argument is not as described.
+        """
+        self._require("mean_average_precision", "compute_mean_average_precision")
+        write_report(self, path, confidence_thresh, n_pictures, title, object_sizes)
 
     def check_labels(self) -> None:
         """Raise a ValueError if the data set has no labels."""

@@ -33,6 +33,8 @@ MAY_IMPORT = {
 # The one way up, inside two methods: `to_pydataset` and `to_tf_dataset` make what Keras trains on.
 # Importing the module, as worker processes do, does not take it (see the first test).
 DOORS = {("data_generator/batch_source.py", "misc_utils.training_data")}
+# Writing files in one step needs nothing but Python, so everybody may use it.
+FOR_ALL = "misc_utils.files"
 # The one module of a NumPy package that is there for Keras only: a callback is what Keras calls.
 FOR_KERAS = "eval_utils.training_callback"
 
@@ -114,8 +116,14 @@ def test_packages_import_only_what_is_below_them(package):
     for path in source_files(package):
         for module, _ in imports_of(path):
             top = module.split(".")[0]
-            is_door = (path.relative_to(REPOSITORY).as_posix(), module) in DOORS
+            place = path.relative_to(REPOSITORY).as_posix()
+            is_door = module == FOR_ALL or (place, module) in DOORS
             assert is_door or top not in PACKAGES or top in allowed, f"{path} imports {module}"
+
+
+def test_what_all_may_import_imports_nothing_but_python():
+    for module, _ in imports_of(REPOSITORY / f"{FOR_ALL.replace('.', '/')}.py"):
+        assert module.split(".")[0] in sys.stdlib_module_names, module
 
 
 def test_private_names_stay_in_their_package():
