@@ -53,6 +53,7 @@ setup(
         "opencv-python>=4.12",
         "lxml>=5.3",
         "h5py>=3.12",
+        "protobuf>=5.26",
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
