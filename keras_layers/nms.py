@@ -148,7 +148,7 @@ def numpy_nms(
     Arguments and result are those of `greedy_nms`.
     """
     scores = ops.convert_to_numpy(scores)
-    boxes = ops.stop_gradient(ops.convert_to_tensor(boxes))
+    boxes = ops.convert_to_numpy(boxes)
     batch = len(scores)
     selection = Selection(
         boxes=np.zeros((batch, max_total, 4), np.float32),
@@ -160,9 +160,9 @@ def numpy_nms(
     for i, image_scores in enumerate(scores):
         class_ids, box_ids = np.nonzero((image_scores > score_threshold).T)  # NaN is not
         entry_scores = image_scores[box_ids, class_ids]
-        corners = ops.take(boxes[i : i + 1], box_ids, axis=1)
-        corners = corners if decode is None else decode(corners)
-        corners = ops.convert_to_numpy(corners)[0]
+        corners = boxes[i, box_ids]
+        if decode is not None:
+            corners = ops.convert_to_numpy(decode(ops.convert_to_tensor(corners[np.newaxis])))[0]
         kept = nms_per_class(
             corners,
             entry_scores,
