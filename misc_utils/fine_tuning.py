@@ -204,6 +204,7 @@ class LearningRateMultipliers(keras.optimizers.Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
+        """Set the other optimizer's learning rate."""
         self.optimizer.learning_rate = learning_rate
 
     def scale_loss(self, loss: Any) -> Any:

@@ -143,8 +143,11 @@ def _is_npz(path: str | os.PathLike) -> bool:
         )
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return all(name.endswith(".npy") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return True  # reading it explains what is wrong
 
 
 def _listed(layers: Mapping[str, Mapping[str, np.ndarray]]) -> Weights:

@@ -240,6 +240,11 @@ def test_a_source_that_is_no_vgg16_changes_nothing(model, convolutions, tmp_path
     write_caffemodel(tmp_path / "odd.caffemodel", odd)
     with pytest.raises(ValueError, match="7 x 7 pixels"):
         load_vgg16_weights(model, tmp_path / "odd.caffemodel")
+    # An archive whose list of members is broken.
+    end = b"PK\x05\x06" + bytes([0, 0, 0, 0, 1, 0, 1, 0, 44, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    (tmp_path / "odd.npz").write_bytes(44 * b"?" + end)
+    with pytest.raises(ValueError, match=r"odd\.npz' cannot be read"):
+        load_vgg16_weights(model, tmp_path / "odd.npz")
     with pytest.raises(FileNotFoundError, match="imagenet"):
         load_vgg16_weights(model, "imagnet")
     assert_loaded(model, before)
