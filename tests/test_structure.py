@@ -30,12 +30,17 @@ MAY_IMPORT = {
     "models": {"keras_layers", "keras_loss_function", "ssd_encoder_decoder"},
     "misc_utils": set(PACKAGES),
 }
-# The one way up, inside two methods: `to_pydataset` and `to_tf_dataset` make what Keras trains on.
-# Importing the module, as worker processes do, does not take it (see the first test).
-DOORS = {("data_generator/batch_source.py", "misc_utils.training_data")}
+# The ways up. One is inside two methods: `to_pydataset` and `to_tf_dataset` make what Keras trains
+# on; importing the module, as worker processes do, does not take it (see the first test). The other
+# is in the module for Keras below.
+DOORS = {
+    ("data_generator/batch_source.py", "misc_utils.training_data"),
+    ("eval_utils/training_callback.py", "keras_layers.keras_layer_DecodeDetections"),
+}
 # Writing files in one step needs nothing but Python, so everybody may use it.
 FOR_ALL = "misc_utils.files"
-# The one module of a NumPy package that is there for Keras only: a callback is what Keras calls.
+# The one module of a NumPy package that is there for Keras only: a callback is what Keras calls. It
+# may also know the layer that decodes.
 FOR_KERAS = "eval_utils.training_callback"
 
 

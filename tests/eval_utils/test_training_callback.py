@@ -46,12 +46,13 @@ def dataset():
     return data
 
 
-def make_model(mode: str = "training") -> keras.Model:
+def make_model(mode: str = "training", top_k: int = 200) -> keras.Model:
     keras.utils.set_random_seed(1)
     return build_model(
         (*SIZE, 3),
         len(CLASSES) - 1,
         mode=mode,
+        top_k=top_k,
         scales=[0.2, 0.3, 0.4, 0.5, 0.6],
         aspect_ratios_global=[1.0],
         normalize_coords=True,
@@ -164,6 +165,23 @@ def test_evaluating_does_not_disturb_training(dataset):
     assert history["loss"] == plain_history["loss"]
     for a, b in zip(with_callback.get_weights(), without.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_decoding_in_the_graph_gives_the_numbers_of_an_inference_model(dataset):
+    settings = {"matching_iou_threshold": 0.1, "decoding_top_k": 30}
+    callback = MeanAveragePrecision(dataset, decode_in_graph=True, **settings)
+    model, history = fit(dataset, [callback], epochs=2)
+    decoding = make_model("inference", top_k=30)
+    decoding.set_weights(model.get_weights())
+    evaluator = Evaluator(decoding, 3, dataset, "inference")
+    mean = evaluator(*SIZE, 32, matching_iou_threshold=0.1, verbose=False)
+    assert history["val_mAP"][-1] == pytest.approx(mean, abs=1e-6)
+    assert mean > 0
+    outside = MeanAveragePrecision(dataset, border_pixels="half", **settings)
+    outside.set_model(model)
+    results = outside.evaluate()
+    # Another rule for the pixels under borders in the last matching, too.
+    assert results["val_mAP"] == pytest.approx(mean, abs=0.05)
 
 
 @pytest.mark.parametrize("mode", ["training", "inference", "inference_fast"])
