@@ -74,9 +74,9 @@ def read_caffe_file(path: str | os.PathLike) -> CaffeFile:
     priors: dict[str, DefaultBoxes] = {}
     try:
         network = NetParameter.FromString(path.read_bytes())
+        _check_count(len(network.layer) + len(network.layers), _MAX_LAYERS, "layers")
         messages = [(LayerParameter, content) for content in network.layer]
         messages += [(V1LayerParameter, content) for content in network.layers]
-        _check_count(len(messages), _MAX_LAYERS, "layers")
         for kind, content in messages:
             layer = kind.FromString(content)
             name = layer.name.decode("utf-8")

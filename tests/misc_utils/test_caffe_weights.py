@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from misc_utils.weights_file import WeightsFileError
 from models.keras_ssd300 import SCALES_COCO, SCALES_VOC, ssd_300
 from models.keras_ssd512 import ssd_512
 from tests.caffe_files import blob, prior_parameters, random_ssd, write_caffemodel
+from tests.conftest import REPOSITORY
 from tests.environments import run_in, site_packages
 
 SCALES_VOC_512 = (0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05)
@@ -166,6 +170,35 @@ def test_damage_never_leads_to_any_other_error(tmp_path_factory, data):
     except WeightsFileError:
         return
     assert sum(array.nbytes for each in arrays.values() for array in each) <= len(good)
+
+
+MEASURE = """
+import resource, sys
+from misc_utils.caffe_file import read_caffe_file
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_caffe_file(sys.argv[1])
+except ValueError:
+    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xa2\x06\x00" * 3_000_000,  # empty layers
+        NetParameter(layer=[b"\x3a\x00" * 4_000_000]).SerializeToString(),  # empty arrays
+        NetParameter(layer=[b"\x3a\x04\x3a\x02\x08\x01" * 1_500_000]).SerializeToString(),
+    ],
+)
+def test_a_small_file_does_not_fill_the_memory(tmp_path, content):
+    pytest.importorskip("resource", reason="measures memory as Unix does")
+    path = tmp_path / "x.caffemodel"
+    path.write_bytes(content)
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, path], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert 0 < int(result.stdout) < 30 * len(content), result.stderr
 
 
 # --- Loading -----------------------------------------------------------------------------------
