@@ -93,7 +93,7 @@ def confusion_chart(matrix: np.ndarray, names: Sequence[str]) -> str:
     n = len(matrix)
     cell = int(np.clip(640 // n, 14, 52))
     margin = 34 + min(150, 7 * max(len(_short(name)) for name in names))
-    side = margin + n * cell
+    side = margin + n * cell + 12
     parts = [
         f'<text class="axis-name" x="{margin}" y="14">predicted</text>'
         f'<text class="axis-name" transform="translate(14 {margin + n * cell / 2}) rotate(-90)" '
@@ -125,8 +125,8 @@ def confusion_chart(matrix: np.ndarray, names: Sequence[str]) -> str:
             )
         )
     return (
-        f'<svg class="matrix" width="{side + 12}" height="{side + 12}" role="img" '
-        'aria-label="Confusion matrix">' + "".join(parts) + "</svg>"
+        f'<svg class="matrix" width="{side}" height="{side}" viewBox="0 0 {side} {side}" '
+        'role="img" aria-label="Confusion matrix">' + "".join(parts) + "</svg>"
     )
 
 

@@ -87,10 +87,16 @@ svg text { font: 11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; 
   vertical-align: -1px; border: 2.5px solid }
 .key .truth::before { border: 2.5px dashed #2fa95a } .key .detection::before { color: #3d8bea }
 .key .mistake::before { color: #ee4339 } .key .missed::before { border: 2.5px dashed #e39a0c }
+@media (max-width: 600px) {
+  .bar.wrong { width: 72px } .wordy td:nth-child(n+4) { min-width: 13em } }
 @media print {
   body { font-size: 11pt; background: #fff } main { max-width: none; padding: 0 }
   nav { display: none } .scroll { overflow: visible } tr { break-inside: avoid }
-  h2 { break-after: avoid } * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
+  table { font-size: 8.5pt } th, td { padding: 3px 6px; white-space: normal } .bar { width: 32px }
+  .bar.wrong { width: 72px } .cards { grid-template-columns: repeat(5, 1fr) } dd { font-size: 15pt }
+  .matrix { max-width: 100%; height: auto } .grid { grid-template-columns: repeat(3, 1fr) }
+  th:first-child { position: static } h2 { break-after: avoid }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
 """
 
 
