@@ -147,6 +147,8 @@ def _priors(settings: Any, name: str) -> DefaultBoxes:
             f"layer '{name}' has {len(settings.min_size)} smallest and {len(max_sizes)} largest "
             "sizes of boxes"
         )
+    if len(settings.variance) not in (0, 1, 4):
+        raise WeightsFileError(f"layer '{name}' has {len(settings.variance)} variances, not 1 or 4")
     shapes: list[tuple[float, float]] = []
     for smallest, largest in zip(settings.min_size, max_sizes, strict=True):
         if not smallest > 0 or (largest is not None and not largest > 0):

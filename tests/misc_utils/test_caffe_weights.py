@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from misc_utils.caffe_file import read_caffe_file
-from misc_utils.caffe_schema import BlobProto, BlobShape, LayerParameter, NetParameter
+from misc_utils.caffe_schema import (
+    BlobProto,
+    BlobShape,
+    LayerParameter,
+    NetParameter,
+    PriorBoxParameter,
+)
 from misc_utils.caffe_weights import load_caffe_weights, read_caffemodel
 from misc_utils.model_weights import weights_by_layer
 from misc_utils.weights_file import WeightsFileError
@@ -152,6 +158,29 @@ def test_a_hostile_file_is_one_clear_error(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(WeightsFileError, match=message):
         read_caffemodel(path)
+
+
+def test_default_boxes_are_read_with_their_defaults(tmp_path):
+    settings = PriorBoxParameter(min_size=[10, 20], aspect_ratio=[1, 2, 2, 0.5], variance=[0.1])
+    path = write_caffemodel(tmp_path / "x.caffemodel", {"conv": [BIAS]}, {"boxes": settings})
+    boxes = read_caffe_file(path).priors["boxes"]
+    root = 2**0.5
+    np.testing.assert_allclose(
+        boxes.shapes,
+        [
+            *((10, 10), (10 * root, 10 / root), (10 / root, 10 * root)),
+            *((20, 20), (20 * root, 20 / root), (20 / root, 20 * root)),
+        ],
+    )
+    assert (boxes.step, boxes.offset, boxes.clip) == (None, 0.5, False)
+    settings.variance.extend([0.1, 0.2])
+    write_caffemodel(path, {"conv": [BIAS]}, {"boxes": settings})
+    with pytest.raises(WeightsFileError, match="3 variances"):
+        read_caffe_file(path)
+    settings = PriorBoxParameter(min_size=[10, 20], max_size=[20])
+    write_caffemodel(path, {"conv": [BIAS]}, {"boxes": settings})
+    with pytest.raises(WeightsFileError, match="2 smallest and 1 largest"):
+        read_caffe_file(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
