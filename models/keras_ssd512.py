@@ -60,6 +60,7 @@ def ssd_512(
     top_k: int = 200,
     nms_max_output_size: int = 400,
     return_predictor_sizes: bool = False,
+    max_candidates_per_class: int | None = None,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD512 model.
 

@@ -60,6 +60,7 @@ def build_model(
     top_k: int = 200,
     nms_max_output_size: int = 400,
     return_predictor_sizes: bool = False,
+    max_candidates_per_class: int | None = None,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD7 model.
 
@@ -92,6 +93,8 @@ def build_model(
         top_k: Decoding: rows of output an image.
         nms_max_output_size: Decoding: survivors of non-maximum suppression (a class) at most.
         return_predictor_sizes: Whether to return the feature map sizes, too.
+        max_candidates_per_class: Decoding: let only this many of the best boxes of each class
+            compete; the original in Caffe takes 400. None lets all of them.
 
     Returns:
         The model; with `return_predictor_sizes` the tuple (model, int array `(4, 2)` of heights and
@@ -155,5 +158,6 @@ def build_model(
         iou_threshold,
         top_k,
         nms_max_output_size,
+        max_candidates_per_class,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model

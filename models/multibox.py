@@ -110,6 +110,7 @@ def build_ssd(
     iou_threshold: float,
     top_k: int,
     nms_max_output_size: int,
+    max_candidates_per_class: int | None = None,
 ) -> tuple[keras.Model, np.ndarray]:
     """Attach the multibox heads to feature maps and make the model.
 
@@ -130,6 +131,7 @@ def build_ssd(
         iou_threshold: Decoding: of boxes that overlap more than this, the best one stays.
         top_k: Decoding: rows of output an image.
         nms_max_output_size: Decoding: survivors of non-maximum suppression (a class) at most.
+        max_candidates_per_class: Decoding: the best boxes of each class that compete; None: all.
 
     Returns:
         (model, predictor sizes): the latter an int array `(layers, 2)` of (height, width).
@@ -186,6 +188,7 @@ def build_ssd(
             iou_threshold=iou_threshold,
             top_k=top_k,
             nms_max_output_size=nms_max_output_size,
+            max_candidates_per_class=max_candidates_per_class,
             coords=anchors.coords,
             normalize_coords=anchors.normalize_coords,
             img_height=img_height,

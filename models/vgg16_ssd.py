@@ -134,6 +134,7 @@ def build_vgg_ssd(
     top_k: int,
     nms_max_output_size: int,
     return_predictor_sizes: bool,
+    max_candidates_per_class: int | None,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the model that a `VggSsd` describes.
 
@@ -193,6 +194,7 @@ def build_vgg_ssd(
         iou_threshold,
         top_k,
         nms_max_output_size,
+        max_candidates_per_class,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model
 

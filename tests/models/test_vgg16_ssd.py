@@ -108,6 +108,7 @@ def test_arguments_and_their_defaults():
         "top_k": 200,
         "nms_max_output_size": 400,
         "return_predictor_sizes": False,
+        "max_candidates_per_class": None,
     }
     others = {
         name: parameter.default
@@ -140,6 +141,7 @@ def test_settings_arrive_in_layers(name):
         iou_threshold=0.25,
         top_k=7,
         nms_max_output_size=9,
+        max_candidates_per_class=5,
     )
     anchors = [layer for layer in model.layers if type(layer).__name__ == "AnchorBoxes"]
     n_layers = len(SCALES[name]) - 1
@@ -155,6 +157,7 @@ def test_settings_arrive_in_layers(name):
     decoder = model.get_layer("decoded_predictions")
     assert (decoder.confidence_thresh, decoder.iou_threshold) == (0.125, 0.25)
     assert (decoder.top_k, decoder.nms_max_output_size) == (7, 9)
+    assert decoder.max_candidates_per_class == 5
     assert not decoder.normalize_coords
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert {float(layer.kernel_regularizer.l2) for layer in convolutions} == {0.25}
