@@ -82,7 +82,7 @@ def _header(results: ReportResults, title: str) -> str:
         ("precision", _plain(overall.precision)),
         ("recall", _plain(overall.recall)),
         ("F1", _plain(overall.f1)),
-        ("confidence threshold", f"{overall.threshold:.2f}"),
+        ("confidence threshold", f"{overall.threshold:.3f}"),
     ]
     links = {
         "classes": "Classes",
@@ -135,7 +135,7 @@ def _class_section(results: ReportResults) -> str:
     return section(
         "classes",
         "Classes",
-        f"Found and wrong are numbers of detections with a confidence of {results.threshold:.2f} "
+        f"Found and wrong are numbers of detections with a confidence of {results.threshold:.3f} "
         "or more. The last two columns are the best F1 that any threshold gives, and this "
         f"threshold. Best classes first.{left_out}",
         table((*columns, "best F1", "at"), rows),
@@ -155,7 +155,7 @@ def _class_row(
         *(f"{count:,}" for count in counts),
         *(number(value) for value in (point.precision, point.recall, point.f1)),
         number(math.nan if best is None else best.f1),
-        number(math.nan) if best is None else f"{best.threshold:.2f}",
+        number(math.nan) if best is None else f"{best.threshold:.3f}",
     ]
     return table_row(name, cells, of_all)
 
@@ -185,7 +185,7 @@ def _curve_section(results: ReportResults) -> str:
         "curves",
         "Precision over recall",
         "At each recall the greatest precision at this or any higher recall, which is what average "
-        f"precision is computed from. The circle is at confidence {results.threshold:.2f}.",
+        f"precision is computed from. The circle is at confidence {results.threshold:.3f}.",
         content,
     )
 
@@ -243,7 +243,7 @@ def _mistake_section(results: ReportResults) -> str:
     return section(
         "mistakes",
         "Mistakes",
-        f"Wrong detections with a confidence of {results.threshold:.2f} or more, by kind, "
+        f"Wrong detections with a confidence of {results.threshold:.3f} or more, by kind, "
         "and objects that no detection of this confidence has found.",
         content,
     )

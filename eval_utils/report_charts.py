@@ -71,7 +71,7 @@ def precision_recall_chart(
     if point.true_positives > 0:
         parts.append(
             f'<circle class="point" cx="{_x(point.recall):.1f}" cy="{_y(point.precision):.1f}" '
-            f'r="4.5"><title>confidence {point.threshold:.2f}: precision {point.precision:.3f}, '
+            f'r="4.5"><title>confidence {point.threshold:.3f}: precision {point.precision:.3f}, '
             f"recall {point.recall:.3f}</title></circle>"
         )
     label = escape(f"Precision over recall of {name}")

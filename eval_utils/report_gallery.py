@@ -43,7 +43,7 @@ def galleries(results: ReportResults, n_pictures: int) -> list[str]:
             "mistake",
             "wrong detection",
             mistakes,
-            f"There are no wrong detections at confidence {results.threshold:.2f}.",
+            f"There are no wrong detections at confidence {results.threshold:.3f}.",
         ),
         _gallery(
             "pictures-missed",

@@ -3,7 +3,8 @@
     python examples/train_ssd7.py --data VOC_DIR --output DIR --minutes 30
 
 VOC_DIR holds JPEGImages/, Annotations/ and ImageSets/Main/{train,val,test}.txt. The output folder
-gets model.keras, history.csv, metrics.json, loss.png, precision_recall.png and detections/*.png.
+gets model.keras, history.csv, metrics.json, report.html (what the model does well and badly on the
+test images), loss.png, precision_recall.png and detections/*.png.
 A run that was interrupted goes on with --resume.
 """
 
@@ -418,6 +419,11 @@ def finish(options: argparse.Namespace, splits: Splits, trained: keras.Model) ->
     evaluator, mean_average_precision = make_evaluator(model, splits.test, splits)
     summary = {**evaluator.summary(), "split": "test", "images": splits.test.get_dataset_size()}
     write_text(options.output / "metrics.json", json.dumps(summary, indent=2) + "\n")
+    evaluator.report(
+        options.output / "report.html",
+        title="SSD7 on the test images",
+        object_sizes="terciles",  # whatever the size of the images
+    )
     plot_history(options.output / "history.csv", options.output / "loss.png")
     plot_precision_recall(
         evaluator.cumulative_precisions,

@@ -149,13 +149,13 @@ def test_the_numbers_are_those_of_the_scorer(example, tmp_path):
     words = written(example, tmp_path, confidence_thresh=0.5).words
     assert f"mean average precision {example.mean_average_precision:.3f}" in words
     # 2 of 4 detections are right, and 2 of 8 objects are found.
-    assert "precision 0.500 recall 0.250 F1 0.333 confidence threshold 0.50" in words
+    assert "precision 0.500 recall 0.250 F1 0.333 confidence threshold 0.500" in words
     ap = example.average_precisions[1]
-    assert f"cat {ap:.3f} 4 2 1 0.667 0.500 0.571 0.667 0.90" in words
+    assert f"cat {ap:.3f} 4 2 1 0.667 0.500 0.571 0.667 0.900" in words
 
 
 def test_without_a_threshold_it_is_that_of_the_best_f1(example, tmp_path):
-    assert "confidence threshold 0.90" in written(example, tmp_path).words
+    assert "confidence threshold 0.900" in written(example, tmp_path).words
 
 
 def test_galleries_are_limited_and_may_be_left_out(example, tmp_path):

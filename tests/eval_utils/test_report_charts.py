@@ -49,7 +49,7 @@ def test_a_chart_marks_its_point():
     point = OperatingPoint(0.4, 1, 1, 2)
     chart = svg(precision_recall_chart(np.array([1, 0.5]), np.array([0.5, 0.5]), point, "<cat>"))
     (circle,) = chart.iter("circle")
-    assert circle.find("title").text == "confidence 0.40: precision 0.500, recall 0.500"
+    assert circle.find("title").text == "confidence 0.400: precision 0.500, recall 0.500"
     _, _, width, height = map(float, chart.get("viewBox").split())
     assert 0 < float(circle.get("cx")) < width
     assert 0 < float(circle.get("cy")) < height

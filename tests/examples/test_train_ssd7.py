@@ -50,7 +50,7 @@ def results(scenes, tmp_path_factory):
 
 def test_all_files_are_written(results):
     output, score = results
-    for name in ("model.keras", "classes.txt", "loss.png", "precision_recall.png"):
+    for name in ("model.keras", "classes.txt", "report.html", "loss.png", "precision_recall.png"):
         assert (output / name).stat().st_size > 0
     assert len(list((output / "detections").glob("*.png"))) == 2
     assert not list(output.glob("*.tmp*"))
