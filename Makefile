@@ -9,7 +9,7 @@ BACKEND_TESTS := tests/keras_layers tests/keras_loss_function tests/models tests
 	tests/eval_utils tests/ssd_encoder_decoder/test_model_settings.py \
 	tests/test_serialisation.py tests/test_structure.py
 
-.PHONY: demo test test-slow test-jax test-torch lint format benchmark clean
+.PHONY: demo test test-slow test-jax test-torch lint format benchmark notebooks clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,10 @@ format: $(VENV)/.installed
 benchmark: $(VENV)/.installed
 	for name in encoding decoding decoding_layers evaluation training_step; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
+
+# Executes them in place, from top to bottom, with training that takes minutes.
+notebooks: $(VENV)/.installed
+	$(BIN)/python notebooks/execute.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-jax $(VENV)-torch $(DEMO_DIR) build *.egg-info
