@@ -224,7 +224,8 @@ def add_boxes(
         axis: where to.
         boxes: `(n, 4)` corners (xmin, ymin, xmax, ymax); n may be 0.
         color: any colour of matplotlib.
-        labels: nothing, or a text for each box, written at its top left corner.
+        labels: nothing, or a text for each box, written above its top left corner, or below it
+            where the plot ends.
         linestyle: such as '-' or '--'.
         linewidth: in points.
 
@@ -247,9 +248,17 @@ def add_boxes(
         axis.add_patch(Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, **style))
     for box, label in zip(boxes, labels, strict=False):
         ground = {"facecolor": color, "edgecolor": "none", "boxstyle": "square,pad=0.15"}
-        axis.text(
-            *box[:2], label, color="white", fontsize=8, va="bottom", bbox=ground, clip_on=False
-        )
+        place, vertical = _label_place(axis, box)
+        axis.text(*place, label, color="white", fontsize=8, va=vertical, bbox=ground)
+
+
+def _label_place(axis: Axes, box: np.ndarray) -> tuple[tuple[float, float], str]:
+    """Return (x, y) of a box's label, and which side of the text that is ('bottom' or 'top')."""
+    (left, right), (bottom, top) = sorted(axis.get_xlim()), sorted(axis.get_ylim())
+    x, y = float(np.clip(box[0], left, right)), float(np.clip(box[1], bottom, top))
+    # An image's vertical axis points down: its top is where y is smallest.
+    has_room = not axis.yaxis_inverted() or y - bottom > 0.08 * (top - bottom)
+    return (x, y), "bottom" if has_room else "top"
 
 
 def _figure_class() -> type[Figure]:
