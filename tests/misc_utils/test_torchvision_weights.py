@@ -70,7 +70,7 @@ def test_the_model_computes_what_torchvision_computes(tmp_path):
     image = np.random.default_rng(1).integers(0, 256, (15, 15, 3))
     image = image.repeat(20, axis=0).repeat(20, axis=1).astype(np.float32)
     np.save(tmp_path / "image.npy", image)
-    run_in("peers", "torchvision_ssd.py", tmp_path / "image.npy", tmp_path / "results.npz")
+    run_in("torch", "torchvision_ssd.py", tmp_path / "image.npy", tmp_path / "results.npz")
     with np.load(tmp_path / "results.npz") as file:
         theirs = dict(file)
     state = {
