@@ -168,13 +168,13 @@ def test_evaluating_does_not_disturb_training(dataset):
 
 
 def test_decoding_in_the_graph_gives_the_numbers_of_an_inference_model(dataset):
-    settings = {"matching_iou_threshold": 0.1, "decoding_top_k": 30}
+    settings = {"matching_iou_threshold": 0.01, "decoding_top_k": 100}
     callback = MeanAveragePrecision(dataset, decode_in_graph=True, **settings)
     model, history = fit(dataset, [callback], epochs=2)
-    decoding = make_model("inference", top_k=30)
+    decoding = make_model("inference", top_k=100)
     decoding.set_weights(model.get_weights())
     evaluator = Evaluator(decoding, 3, dataset, "inference")
-    mean = evaluator(*SIZE, 32, matching_iou_threshold=0.1, verbose=False)
+    mean = evaluator(*SIZE, 32, matching_iou_threshold=0.01, verbose=False)
     assert history["val_mAP"][-1] == pytest.approx(mean, abs=1e-6)
     assert mean > 0
     outside = MeanAveragePrecision(dataset, border_pixels="half", **settings)
