@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,8 +84,11 @@ def score_detections(
     return scorer
 
 
-def _data_set(ground_truth: object, eval_neutral: Sequence | None) -> SimpleNamespace:
-    """Bring the ground truth to the form in which a `DetectionScorer` reads it."""
+def _data_set(ground_truth: object, eval_neutral: Sequence | None) -> object:
+    """Bring the ground truth to the form in which a `DetectionScorer` reads it.
+
+    A data set stays itself, so that reports can show its images.
+    """
     if isinstance(ground_truth, Mapping):
         image_ids, labels = list(ground_truth), list(ground_truth.values())
         ground_truth = SimpleNamespace(labels=labels, image_ids=image_ids)
@@ -92,19 +96,14 @@ def _data_set(ground_truth: object, eval_neutral: Sequence | None) -> SimpleName
         ground_truth = SimpleNamespace(labels=list(ground_truth), image_ids=None)
     if ground_truth.labels is None:
         raise ValueError("`ground_truth` is a data set without labels: nothing can be scored.")
-    return SimpleNamespace(
-        labels=ground_truth.labels,
-        image_ids=getattr(ground_truth, "image_ids", None),
-        eval_neutral=getattr(ground_truth, "eval_neutral", None)
-        if eval_neutral is None
-        else eval_neutral,
-        labels_format=getattr(ground_truth, "labels_format", None) or GT_FORMAT,
-        class_names=getattr(ground_truth, "class_names", None),
-    )
+    if eval_neutral is not None:
+        ground_truth = copy(ground_truth)
+        ground_truth.eval_neutral = eval_neutral
+    return ground_truth
 
 
 def _by_image(
-    detections: Mapping[Hashable, np.ndarray] | Sequence[np.ndarray], data: SimpleNamespace
+    detections: Mapping[Hashable, np.ndarray] | Sequence[np.ndarray], data: object
 ) -> list[tuple[Hashable, np.ndarray]]:
     if isinstance(detections, Mapping):
         pairs = list(detections.items())
@@ -115,7 +114,8 @@ def _by_image(
             "Detections of some images only can be given as a dictionary {image id: detections}."
         )
     else:
-        image_ids = range(len(data.labels)) if data.image_ids is None else data.image_ids
+        image_ids = getattr(data, "image_ids", None)
+        image_ids = range(len(data.labels)) if image_ids is None else image_ids
         pairs = list(zip(image_ids, detections, strict=True))
     for image_id, rows in pairs:
         if len(rows) > 0 and (np.ndim(rows) != 2 or np.shape(rows)[1] != 6):
@@ -126,8 +126,8 @@ def _by_image(
     return pairs
 
 
-def _greatest_class_id(data: SimpleNamespace, pairs: list[tuple[Hashable, np.ndarray]]) -> int:
-    label_column = data.labels_format["class_id"]
+def _greatest_class_id(data: object, pairs: list[tuple[Hashable, np.ndarray]]) -> int:
+    label_column = (getattr(data, "labels_format", None) or GT_FORMAT)["class_id"]
     ids = [np.asarray(rows)[:, label_column].max() for rows in data.labels if len(rows) > 0]
     ids += [np.asarray(rows)[:, 0].max() for _, rows in pairs if len(rows) > 0]
     return int(max(ids, default=1))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_generator.object_detection_2d_data_generator import DataGenerator
 from eval_utils.scoring import score_detections
 from tests.eval_utils.coco_problems import pycocotools_evaluation, random_problem
 from tests.eval_utils.slow_reference import (
@@ -57,6 +58,21 @@ def test_a_data_set_brings_its_own_columns_names_and_neutral_boxes():
     assert one_of_two.average_precisions[1] == pytest.approx(6 / 11)
     neither = score_detections(data, {"a": found["a"][:1]}, eval_neutral=[[True, True]])
     assert np.isnan(neither.average_precisions[1])
+
+
+def test_a_data_set_stays_itself_so_that_reports_show_its_images(tmp_path):
+    data = DataGenerator(
+        labels=[[(1, *BOX)]],
+        filenames=["never read"],
+        verbose=False,
+    )
+    data.images = [np.full((120, 160, 3), 128, np.uint8)]
+    for neutral in (None, [[False]]):
+        score_detections(data, [[(1, 0.9, *OTHER)]], eval_neutral=neutral).report(
+            tmp_path / "report.html"
+        )
+        assert "data:image/jpeg" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert data.eval_neutral is None
 
 
 def test_details_of_the_matching():
