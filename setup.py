@@ -26,7 +26,7 @@ EXTRAS = {
     # The training script and the digit scenes: plots, and the pictures that two packages ship.
     "examples": ["matplotlib>=3.9", "scikit-learn>=1.5", "scikit-image>=0.24"],
     # The notebooks, and executing them (notebooks/execute.py): what the examples need, and Jupyter.
-    "notebooks": ["ipykernel>=6.29", "matplotlib-inline>=0.1.7", "nbclient>=0.10", "nbformat>=5.10"],
+    "notebooks": ["ipykernel>=6.29", "matplotlib-inline>=0.1.7", "nbclient>=0.10", "nbformat>=5.9"],
     # The numbers of MS COCO (eval_utils.coco_utils.evaluate_coco).
     "coco": ["faster-coco-eval>=1.8"],
 }
