@@ -9,7 +9,8 @@ them. Printed are medians over all repetitions of all rounds, in milliseconds an
 ratio to torchvision's network (in its faster memory layout, channels last) at the same precision.
 
 Keras on TensorFlow runs with this Python; on JAX and PyTorch with `.venv-jax` and `.venv-torch`,
-which `make test-jax` and `make test-torch` make; torchvision with the latter, too. A contender whose environment is missing is left out, with a word.
+which `make test-jax` and `make test-torch` make; torchvision with the latter, too. A contender
+whose environment is missing is left out, with a word.
 
 The weights are random, but the bias of the background class is set so that about 3,500 scores of
 an image exceed the confidence threshold of 0.01, as they do in a trained SSD300: how long decoding
