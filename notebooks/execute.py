@@ -68,6 +68,8 @@ def execute(path: Path, folder: Path | None = None) -> nbformat.NotebookNode:
     client.execute()
     clean(notebook)
     notebook.metadata["ssd_keras"] = {"sources": sources_hash(notebook)}
+    if os.environ.get("SSD_KERAS_QUICK") == "1":
+        notebook.metadata["ssd_keras"]["quick"] = True  # such outputs are not to be committed
     nbformat.validate(notebook)
     return notebook
 

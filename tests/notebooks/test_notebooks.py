@@ -51,6 +51,11 @@ def test_outputs_belong_to_the_sources(path):
 
 
 @every_notebook
+def test_outputs_are_not_those_of_a_quick_run(path):
+    assert "quick" not in read(path).metadata["ssd_keras"]
+
+
+@every_notebook
 def test_every_cell_ran_once_and_in_order(path):
     counts = [cell.execution_count for cell in code_cells(read(path))]
     assert counts == list(range(1, len(counts) + 1))
@@ -166,4 +171,5 @@ def test_notebooks_run_in_a_fresh_clone(path, clone, monkeypatch):
     monkeypatch.setenv("SSD_KERAS_QUICK", "1")
     notebook = execute(clone / "notebooks" / path.name)
     assert all(cell.execution_count for cell in code_cells(notebook))
+    assert notebook.metadata["ssd_keras"]["quick"]
     assert sources_hash(notebook) == sources_hash(read(path))
