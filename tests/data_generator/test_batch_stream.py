@@ -295,10 +295,12 @@ def test_processes_end(dataset, way):
 
 # No `if __name__ == "__main__"`: workers do not run the script.
 SCRIPT = """
-import os, sys, time
+import signal, sys
 from pathlib import Path
 from tests.data_generator.feed_parts import Encoder, write_images
 from tests.data_generator.test_batch_stream import BatchStream, children, make_batches
+# As in a terminal: where the tests run in the background of a shell, SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("run", flush=True)
 stream = BatchStream(make_batches(write_images(Path(sys.argv[1]))), workers=2)
 for _ in range(3):
@@ -338,7 +340,10 @@ def test_processes_end_with_the_script(tmp_path):
 def test_processes_end_with_a_script_that_is_stopped(tmp_path, how):
     process, workers = start_script(tmp_path, "wait")
     os.killpg(process.pid, how)  # as Ctrl-C does: all processes of the terminal's group
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()  # a test that fails leaves no process behind, either
     assert wait_until_gone(workers)
     # One traceback, of the script; none of the workers.
     assert errors.count("KeyboardInterrupt") == (1 if how == signal.SIGINT else 0), errors
