@@ -150,7 +150,7 @@ def measure_torchvision(precision: str, works: list, batches: list, repetitions:
         return raw(x)["bbox_regression"].float().cpu().numpy()
 
     def detections(x: torch.Tensor) -> list:
-        return [image["boxes"].cpu().numpy() for image in model(list(x))]
+        return [image["boxes"].float().cpu().numpy() for image in model(list(x))]
 
     model.eval()
     times = {}
