@@ -22,6 +22,7 @@ import numpy as np
 
 from data_generator.annotations import COORDINATE_LIMIT, LABEL_COLUMNS, progress
 from data_generator.errors import DatasetError
+from misc_utils.files import atomic_path
 
 
 @dataclass
@@ -58,10 +59,10 @@ def write_hdf5_dataset(
     """Write a data set to an HDF5 file.
 
     The file appears under its name only when it is complete: a run that is interrupted leaves
-    an older file as it was.
+    an older file as it was. (One that is killed leaves a hidden file in the folder, too.)
 
     Arguments:
-        file_path: The file; an existing one is replaced.
+        file_path: The file; an existing one is replaced, missing folders are made.
         entries: Pairs of a uint8 image `(height, width, channels)` and its `(k, 5)` labels; the
             labels of all or of none are None.
         n_images: How many there are.
@@ -79,23 +80,16 @@ def write_hdf5_dataset(
     Raises:
         DatasetError: An image id is of another kind.
     """
-    file_path = os.fspath(file_path)
-    temporary = f"{file_path}.incomplete"
-    try:
-        with h5py.File(temporary, "w") as file:
-            entries = progress(entries, "Creating HDF5 dataset", verbose, total=n_images)
-            labels = _write_images(file, entries, n_images)
-            _write_labels(file, labels, labels_output_format)
-            _write_image_ids(file, image_ids)
-            _write_eval_neutral(file, eval_neutral)
-            file.attrs["variable_image_size"] = bool(variable_image_size)
-            for name, values in (("class_names", class_names), ("category_ids", category_ids)):
-                if values is not None:
-                    file.attrs[name] = json.dumps(list(values))
-        os.replace(temporary, file_path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with atomic_path(file_path) as temporary, h5py.File(temporary, "w") as file:
+        entries = progress(entries, "Creating HDF5 dataset", verbose, total=n_images)
+        labels = _write_images(file, entries, n_images)
+        _write_labels(file, labels, labels_output_format)
+        _write_image_ids(file, image_ids)
+        _write_eval_neutral(file, eval_neutral)
+        file.attrs["variable_image_size"] = bool(variable_image_size)
+        for name, values in (("class_names", class_names), ("category_ids", category_ids)):
+            if values is not None:
+                file.attrs[name] = json.dumps(list(values))
     return labels
 
 

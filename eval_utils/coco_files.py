@@ -8,6 +8,8 @@ import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from misc_utils.files import atomic_path
+
 
 def read_json_object(content: str | os.PathLike | Mapping, what: str) -> tuple[Mapping, str]:
     """Read a JSON file that holds a dictionary, unless the dictionary itself is given.
@@ -134,26 +136,19 @@ def write_json_list(path: str | os.PathLike, entries: Iterable[dict]) -> None:
     """Write a list with an entry on each line; the file appears only when it is complete.
 
     Arguments:
-        path: The file to make or to replace.
+        path: The file to make or to replace; missing folders are made.
         entries: What to write; they are not held in memory.
 
     Raises:
         ValueError: if a number is not finite, which JSON cannot express.
     """
-    path = os.fspath(path)
-    incomplete = f"{path}.incomplete"
-    try:
-        with open(incomplete, "w", encoding="utf-8") as file:
-            separator = ""
-            file.write("[")
-            for entry in entries:
-                file.write(f"{separator}\n{json.dumps(entry, allow_nan=False)}")
-                separator = ","
-            file.write("\n]\n")
-        os.replace(incomplete, path)
-    finally:
-        if os.path.exists(incomplete):
-            os.remove(incomplete)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        separator = ""
+        file.write("[")
+        for entry in entries:
+            file.write(f"{separator}\n{json.dumps(entry, allow_nan=False)}")
+            separator = ","
+        file.write("\n]\n")
 
 
 def _read_json(content: object, what: str) -> tuple[object, str]:

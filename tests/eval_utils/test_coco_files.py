@@ -54,3 +54,17 @@ def test_what_json_cannot_express_leaves_no_file(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json_list(tmp_path / "list.json", [{"a": 1}, {"a": value}])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_list_stays_until_the_new_one_is_complete(tmp_path):
+    path = tmp_path / "new" / "list.json"
+
+    def entries():
+        yield {"b": 2}
+        raise KeyboardInterrupt
+
+    write_json_list(path, [{"a": 1}])  # makes the folder
+    with pytest.raises(KeyboardInterrupt):
+        write_json_list(path, entries())
+    assert json.loads(path.read_text()) == [{"a": 1}]
+    assert list(path.parent.iterdir()) == [path]
