@@ -178,9 +178,11 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 class Checkpoints:
     """Saves and finds everything that is needed to go on with an interrupted training.
 
-    A checkpoint is a folder `checkpoint-<epoch>` with the compiled model (weights and optimizer
-    state) and a small JSON file. It gets its name only when it is complete, and only then the
-    one before it is deleted: a process can be killed at any moment.
+    A checkpoint is a folder `checkpoint-<number>` with the compiled model (weights and optimizer
+    state) and a small JSON file, which also holds the states of the model's random generators
+    (those of its dropout layers, for example), as Keras does not save them. It gets its name only
+    when it is complete, and only then the one before it is deleted: a process can be killed at any
+    moment.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -190,18 +192,22 @@ class Checkpoints:
         """Write the checkpoint of a completed epoch and delete older ones.
 
         Arguments:
-            epoch: Number of completed epochs.
+            epoch: Number of completed epochs, or of steps if that is how the caller counts.
             model: The compiled model.
             state: Anything that JSON can hold.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"checkpoint-{epoch:06d}"
         unfinished = self.folder / f"unfinished-{epoch:06d}"
-        for leftover in (unfinished, final):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         model.save(unfinished / "model.keras")
-        write_text(unfinished / "state.json", json.dumps({**state, "epoch": epoch}))
+        random_states = [v.tolist() for v in map(keras.ops.convert_to_numpy, _random_states(model))]
+        content = {**state, "epoch": epoch, "random_states": random_states}
+        write_text(unfinished / "state.json", json.dumps(content))
+        if final.exists():
+            # A folder cannot be replaced in one step; until the new one is there, this one counts.
+            final.rename(self.folder / f"replaced-{epoch:06d}")
         unfinished.rename(final)
         for path in self.folder.glob("*-[0-9]*"):
             if path != final and path.is_dir():
@@ -213,11 +219,21 @@ class Checkpoints:
         Returns:
             (compiled model, state with the key ``'epoch'``), or None if there is no checkpoint.
         """
-        found = sorted(self.folder.glob("checkpoint-*"))
+        found = [*self.folder.glob("checkpoint-*"), *self.folder.glob("replaced-*")]
         if not found:
             return None
-        state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
-        return keras.saving.load_model(found[-1] / "model.keras"), state
+        last = max(found, key=lambda path: int(path.name.split("-")[1]))  # the first of two
+        state = json.loads((last / "state.json").read_text(encoding="utf-8"))
+        model = keras.saving.load_model(last / "model.keras")
+        # Checkpoints of earlier versions of this library have no random states.
+        random_states = state.pop("random_states", [])
+        for variable, value in zip(_random_states(model), random_states, strict=False):
+            variable.assign(value)
+        return model, state
+
+
+def _random_states(model: keras.Model) -> list:
+    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
 
 
 class EpochEnd(keras.callbacks.Callback):

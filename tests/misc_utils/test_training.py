@@ -157,7 +157,42 @@ class TestCheckpoints:
     def test_the_state_is_plain_json(self, tmp_path):
         Checkpoints(tmp_path).save(3, small_model(), {"seconds": 1.5})
         state = json.loads((tmp_path / "checkpoint-000003" / "state.json").read_text())
-        assert state == {"seconds": 1.5, "epoch": 3}
+        assert state == {"seconds": 1.5, "epoch": 3, "random_states": []}
+
+    def test_the_last_one_has_the_highest_number(self, tmp_path):
+        checkpoints = Checkpoints(tmp_path)
+        model = small_model()
+        fit(model, [], epochs=1)
+        checkpoints.save(999_999, model, {})
+        (tmp_path / "checkpoint-999999").rename(tmp_path / "kept")
+        checkpoints.save(1_000_000, model, {})
+        (tmp_path / "kept").rename(tmp_path / "checkpoint-999999")
+        assert checkpoints.load()[1]["epoch"] == 1_000_000
+
+    def test_one_that_is_being_replaced_counts_until_the_new_one_is_there(self, tmp_path):
+        checkpoints = Checkpoints(tmp_path)
+        model = small_model()
+        fit(model, [], epochs=1)
+        checkpoints.save(5, model, {"which": "old"})
+        (tmp_path / "checkpoint-000005").rename(tmp_path / "replaced-000005")  # killed here
+        assert checkpoints.load()[1]["which"] == "old"
+        checkpoints.save(5, model, {"which": "new"})
+        assert checkpoints.load()[1]["which"] == "new"
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000005"]
+
+    def test_dropout_goes_on_with_the_same_random_numbers(self, tmp_path):
+        inputs = keras.Input((4,))
+        outputs = keras.layers.Dense(3)(keras.layers.Dropout(0.5)(inputs))
+        model = keras.Model(inputs, outputs)
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        x, y = np.ones((8, 4), np.float32), np.ones((8, 3), np.float32)
+        model.fit(x, y, epochs=3, verbose=0)
+        Checkpoints(tmp_path).save(3, model, {})
+        loaded, _ = Checkpoints(tmp_path).load()
+        expected = [float(model.train_on_batch(x, y)) for _ in range(5)]
+        found = [float(loaded.train_on_batch(x, y)) for _ in range(5)]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert len(set(expected)) == 5  # each step draws anew
 
 
 class TestAveragedWeights:
