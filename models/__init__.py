@@ -13,3 +13,4 @@ from keras_layers import (  # noqa: F401
     preprocessing,
 )
 from keras_loss_function import keras_ssd_loss  # noqa: F401
+from models.backbone_ssd import ssd_from_backbone  # noqa: F401

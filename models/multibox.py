@@ -47,10 +47,32 @@ class HeadNames:
     classes_softmax: str
 
 
+# The names of the original Caffe models: every builder but SSD7's uses them.
+CAFFE_NAMES = HeadNames(
+    classes="{}_mbox_conf",
+    boxes="{}_mbox_loc",
+    anchors="{}_mbox_priorbox",
+    classes_concat="mbox_conf",
+    boxes_concat="mbox_loc",
+    anchors_concat="mbox_priorbox",
+    classes_softmax="mbox_conf_softmax",
+)
+
+
 def check_mode(mode: str) -> None:
     """Raise a ValueError unless `mode` is one of the three modes of a model."""
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {', '.join(MODES)}; got {mode!r}.")
+
+
+def check_image_size(image_size: tuple[int, int, int]) -> None:
+    """Raise a ValueError unless `image_size` is (height, width, channels), all known."""
+    known = np.ndim(image_size) == 1 and all(isinstance(n, numbers.Integral) for n in image_size)
+    if not known or len(image_size) != 3 or min(image_size) < 1:
+        raise ValueError(
+            "`image_size` must be (height, width, channels), all known and at least 1; "
+            f"got {image_size}."
+        )
 
 
 def preprocessed_input(
@@ -74,12 +96,7 @@ def preprocessed_input(
     Raises:
         ValueError: naming the argument that is not as described.
     """
-    known = np.ndim(image_size) == 1 and all(isinstance(n, numbers.Integral) for n in image_size)
-    if not known or len(image_size) != 3 or min(image_size) < 1:
-        raise ValueError(
-            "`image_size` must be (height, width, channels), all known and at least 1; "
-            f"got {image_size}."
-        )
+    check_image_size(image_size)
     _check_channel_values("subtract_mean", subtract_mean, image_size)
     _check_channel_values("divide_by_stddev", divide_by_stddev, image_size)
     if divide_by_stddev is not None and not np.all(divide_by_stddev):
@@ -209,7 +226,7 @@ def _check_channel_values(name: str, values: Any, image_size: tuple[int, int, in
     if not fits:
         raise ValueError(
             f"`{name}` must be a number or one a channel; the image has {image_size[2]} channels "
-            f"(`image_size` {tuple(image_size)}), got {values}. The defaults of SSD300 and SSD512 "
+            f"(`image_size` {tuple(image_size)}), got {values}. The defaults of most builders "
             f"are for RGB images: pass your own `{name}`, or None, and a `swap_channels` that fits."
         )
 

@@ -25,7 +25,7 @@ from keras import layers
 from keras.regularizers import L2
 
 from keras_layers.keras_layer_L2Normalization import L2Normalization
-from models.multibox import HeadNames, build_ssd, check_mode, preprocessed_input
+from models.multibox import CAFFE_NAMES, build_ssd, check_mode, preprocessed_input
 from ssd_encoder_decoder.anchors import AnchorSettings
 
 # (filters, number of 3x3 convolutions) of conv1 ... conv5; each but the last is halved by its pool.
@@ -33,16 +33,6 @@ _VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _N_HALVINGS = len(_VGG16_STAGES) - 1
 # The number of feature maps that predict and belong to the base network: conv4_3 and fc7.
 _N_BASE_SOURCES = 2
-
-_NAMES = HeadNames(
-    classes="{}_mbox_conf",
-    boxes="{}_mbox_loc",
-    anchors="{}_mbox_priorbox",
-    classes_concat="mbox_conf",
-    boxes_concat="mbox_loc",
-    anchors_concat="mbox_priorbox",
-    classes_softmax="mbox_conf_softmax",
-)
 
 
 @dataclass(frozen=True)
@@ -184,7 +174,7 @@ def build_vgg_ssd(
     model, predictor_sizes = build_ssd(
         inputs,
         feature_maps,
-        _NAMES,
+        CAFFE_NAMES,
         convolution,
         image_size,
         n_classes,
