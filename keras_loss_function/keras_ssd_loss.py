@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-_MINING = ("batch", "per_image")
+from bounding_box_utils.bounding_box_utils import check_box_format
+from keras_loss_function.box_losses import BOX_LOSSES, box_losses, smooth_l1
+from keras_loss_function.class_values import checked_class_values, value_of_class
+from keras_loss_function.hard_negative_mining import MINING, hard_negatives
 
 
-@keras.saving.register_keras_serializable(package="ssd_keras")
-class SSDLoss(keras.losses.Loss):
-    """Softmax cross-entropy for the classes plus smooth L1 for the boxes, with hard negatives.
+class MultiboxLoss(keras.losses.Loss):
+    """What all losses of SSD share: boxes and classes, weighed, divided by the number of positives.
 
-    Nearly all anchors of an image are background. If all of them counted, the network would learn
-    to say "background" and nothing else. So all *positives* (anchors matched with an object) count,
-    but of the *negatives* (background anchors) only those with the highest loss, three for each
-    positive: hard negative mining. *Neutral* anchors, whose class vector is all zeros, never count.
+    A subclass says what the classes of an image cost, `class_shares`, and nothing else.
 
         loss = (class loss + alpha * localisation loss) / max(1, number of positives)
 
@@ -29,58 +30,45 @@ class SSDLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        neg_pos_ratio: float = 3,
-        n_neg_min: int = 0,
-        alpha: float = 1.0,
-        mining: str = "batch",
-        reduction: str = "sum_over_batch_size",
-        name: str = "ssd_loss",
-        dtype: str = "float32",
+        alpha: float,
+        box_loss: str,
+        coords: str,
+        reduction: str,
+        name: str,
+        dtype: str,
     ):
-        """Keep the settings.
-
-        Arguments:
-            neg_pos_ratio: Largest number of negatives a positive.
-            n_neg_min: Number of negatives to keep at least (of the batch, or of every image with
-                `mining='per_image'`), also where there is no positive at all.
-            alpha: Weight of the localisation loss.
-            mining: ``'batch'``: the hardest negatives of the whole batch. ``'per_image'``: Caffe's
-                rule, each image's own hardest negatives, in proportion to its own positives.
-            reduction: As in every Keras loss.
-            name: As in every Keras loss.
-            dtype: As in every Keras loss.
-
-        Raises:
-            ValueError: naming the argument that is not as described.
-        """
+        """Keep the settings: see `SSDLoss`."""
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if neg_pos_ratio < 0 or n_neg_min < 0 or alpha < 0:
+        check_not_negative(alpha=alpha)
+        if box_loss not in BOX_LOSSES:
             raise ValueError(
-                "`neg_pos_ratio`, `n_neg_min` and `alpha` must not be negative; "
-                f"got {neg_pos_ratio}, {n_neg_min} and {alpha}."
+                f"`box_loss` must be one of {', '.join(BOX_LOSSES)}; got {box_loss!r}."
             )
-        if mining not in _MINING:
-            raise ValueError(f"`mining` must be one of {', '.join(_MINING)}; got {mining!r}.")
-        self.neg_pos_ratio = neg_pos_ratio
-        self.n_neg_min = n_neg_min
+        check_box_format(coords)
         self.alpha = alpha
-        self.mining = mining
+        self.box_loss = box_loss
+        self.coords = coords
 
-    def smooth_L1_loss(self, y_true: Any, y_pred: Any) -> Any:  # noqa: N802 (the public name)
-        """Compute the localisation loss of every box: smooth L1, summed over four offsets.
-
-        Quadratic near zero, so that small errors pull gently; linear beyond 1, so that a badly
-        matched box does not dominate the batch (Fast R-CNN, arXiv:1504.08083, equation 3).
+    def class_shares(self, y_true: Any, y_pred: Any) -> Any:
+        """Sum the classification losses of the anchors that count.
 
         Arguments:
-            y_true: `(..., 4)` true offsets.
-            y_pred: `(..., 4)` predicted offsets.
+            y_true: float32 `(batch, n_boxes, n_classes + 12)` targets.
+            y_pred: float32 `(batch, n_boxes, n_classes + 12)` raw model output.
 
         Returns:
-            `(...)` losses.
+            float32 `(batch,)`, not divided by anything.
         """
-        error = ops.abs(y_true - y_pred)
-        return ops.sum(ops.where(error < 1.0, 0.5 * error * error, error - 0.5), axis=-1)
+        raise NotImplementedError(f"{type(self).__name__} must define `class_shares`.")
+
+    def box_shares(self, y_true: Any, y_pred: Any) -> Any:
+        """Sum the localisation losses of the positives: as `class_shares`."""
+        losses = box_losses(self.box_loss, y_true[..., -12:], y_pred[..., -12:], self.coords)
+        return ops.sum(losses * matched_anchors(y_true), axis=-1)
+
+    def smooth_L1_loss(self, y_true: Any, y_pred: Any) -> Any:  # noqa: N802 (the public name)
+        """Compute smooth L1, summed over the four offsets of each box: see `smooth_l1`."""
+        return smooth_l1(y_true, y_pred)
 
     def log_loss(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the classification loss of every box: the cross-entropy.
@@ -105,8 +93,9 @@ class SSDLoss(keras.losses.Loss):
 
         Arguments:
             y_true: `(batch, n_boxes, n_classes + 12)` targets of an `SSDInputEncoder`.
-            y_pred: `(batch, n_boxes, n_classes + 12)` raw model output. The last eight columns of
-                both (anchors and variances) play no role.
+            y_pred: `(batch, n_boxes, n_classes + 12)` raw model output. Its last eight columns
+                (anchors and variances) play no role; those of the targets only for losses of the
+                IoU family.
 
         Returns:
             float32 `(batch,)`: each image's share times the batch size; the mean over the batch is
@@ -116,11 +105,11 @@ class SSDLoss(keras.losses.Loss):
             ValueError: if targets and predictions are not of the same shape.
         """
         y_true, y_pred = _float32_pair(y_true, y_pred)
-        shares = self._class_shares(y_true, y_pred) + self.alpha * self._box_shares(y_true, y_pred)
+        shares = self.class_shares(y_true, y_pred) + self.alpha * self.box_shares(y_true, y_pred)
         return shares * _weight_of_shares(y_true)
 
     def classification_loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Compute the part of the loss that is about classes: cross-entropy, hard negatives only.
+        """Compute the part of the loss that is about classes.
 
         Arguments: as those of `call`.
 
@@ -129,10 +118,10 @@ class SSDLoss(keras.losses.Loss):
             the `localization_loss`.
         """
         y_true, y_pred = _float32_pair(y_true, y_pred)
-        return self._class_shares(y_true, y_pred) * _weight_of_shares(y_true)
+        return self.class_shares(y_true, y_pred) * _weight_of_shares(y_true)
 
     def localization_loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Compute the part of the loss that is about boxes: smooth L1, not multiplied by `alpha`.
+        """Compute the part of the loss that is about boxes, not multiplied by `alpha`.
 
         Arguments: as those of `call`.
 
@@ -140,53 +129,104 @@ class SSDLoss(keras.losses.Loss):
             float32 `(batch,)`, in the same unit as `call`.
         """
         y_true, y_pred = _float32_pair(y_true, y_pred)
-        return self._box_shares(y_true, y_pred) * _weight_of_shares(y_true)
+        return self.box_shares(y_true, y_pred) * _weight_of_shares(y_true)
 
-    def _class_shares(self, y_true: Any, y_pred: Any) -> Any:
-        """Sum the classification losses of the boxes that count: `(batch,)`."""
-        losses = self.log_loss(y_true[..., :-12], y_pred[..., :-12])  # (batch, n_boxes)
-        positives = matched_anchors(y_true)
-        negatives = y_true[..., 0]  # 1 where an anchor is background
-        kept_negatives = ops.stop_gradient(
-            self._hard_negatives(losses * negatives, ops.sum(positives, axis=-1))
-        )
-        return ops.sum(losses * (positives + kept_negatives), axis=-1)
+    def get_config(self) -> dict:
+        """Return the constructor arguments that all of these losses have."""
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "box_loss": self.box_loss,
+            "coords": self.coords,
+            "dtype": self.dtype,
+        }
 
-    def _box_shares(self, y_true: Any, y_pred: Any) -> Any:
-        """Sum the localisation losses of the positives: `(batch,)`."""
-        losses = self.smooth_L1_loss(y_true[..., -12:-8], y_pred[..., -12:-8])
-        return ops.sum(losses * matched_anchors(y_true), axis=-1)
 
-    def _hard_negatives(self, negative_losses: Any, positives_per_image: Any) -> Any:
-        """Mark the negatives with the highest losses, the first ones among equals.
+@keras.saving.register_keras_serializable(package="ssd_keras")
+class SSDLoss(MultiboxLoss):
+    """Softmax cross-entropy for the classes plus smooth L1 for the boxes, with hard negatives.
+
+    Nearly all anchors of an image are background. If all of them counted, the network would learn
+    to say "background" and nothing else. So all *positives* (anchors matched with an object) count,
+    but of the *negatives* (background anchors) only those with the highest loss, three for each
+    positive: hard negative mining. *Neutral* anchors, whose class vector is all zeros, never count.
+
+        loss = (class loss + alpha * localisation loss) / max(1, number of positives)
+
+    See `MultiboxLoss` for how that fits into Keras.
+    """
+
+    def __init__(
+        self,
+        neg_pos_ratio: float = 3,
+        n_neg_min: int = 0,
+        alpha: float = 1.0,
+        mining: str = "batch",
+        reduction: str = "sum_over_batch_size",
+        name: str = "ssd_loss",
+        dtype: str = "float32",
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        box_loss: str = "smooth_l1",
+        coords: str = "centroids",
+    ):
+        """Keep the settings.
 
         Arguments:
-            negative_losses: `(batch, n_boxes)`; 0 where an anchor is not a negative.
-            positives_per_image: `(batch,)`.
+            neg_pos_ratio: Largest number of negatives a positive.
+            n_neg_min: Number of negatives to keep at least (of the batch, or of every image with
+                `mining='per_image'`), also where there is no positive at all.
+            alpha: Weight of the localisation loss.
+            mining: ``'batch'``: the hardest negatives of the whole batch. ``'per_image'``: Caffe's
+                rule, each image's own hardest negatives, in proportion to its own positives.
+            reduction: As in every Keras loss.
+            name: As in every Keras loss.
+            dtype: As in every Keras loss.
+            class_weights: One factor a class, the background first, for the classification loss of
+                the anchors of that class; None is 1 for all. Which negatives are hard, and by what
+                the loss is divided, does not depend on it.
+            label_smoothing: Share in [0, 1) of a positive's class that is spread evenly over all
+                classes, the background among them. Negatives stay certain: there are hundreds of
+                them for each positive, and all would learn to score each class a little.
+            box_loss: ``'smooth_l1'``, the paper's, or one of the IoU family: ``'giou'``,
+                ``'diou'``, ``'ciou'``. See `keras_loss_function.box_losses`, also for their scale.
+            coords: The model's box format, which only the IoU family needs to know.
 
-        Returns:
-            float32 `(batch, n_boxes)`: 1 for the negatives to keep, else 0.
+        Raises:
+            ValueError: naming the argument that is not as described.
         """
-        shape = ops.shape(negative_losses)
-        # Mining ranks the boxes of a "pool": the whole batch, or one image.
-        if self.mining == "batch":
-            losses = ops.reshape(negative_losses, (1, -1))
-            n_positive = ops.sum(positives_per_image, keepdims=True)
-        else:
-            losses, n_positive = negative_losses, positives_per_image
-        wanted = ops.maximum(self.neg_pos_ratio * n_positive, float(self.n_neg_min))
-        # A static-shape form of "top k with a k that only the data knows": the k-th largest loss
-        # is a threshold; all above it are kept, and of those equal to it the first few.
-        available = ops.sum(ops.cast(losses > 0, "float32"), axis=-1)
-        k = ops.cast(ops.minimum(wanted, available), "int32")[:, None]  # (pools, 1), whole
-        ascending = ops.sort(losses, axis=-1)
-        position = ops.clip(ops.shape(losses)[1] - k, 0, ops.shape(losses)[1] - 1)
-        threshold = ops.take_along_axis(ascending, position, axis=-1)
-        above = losses > threshold
-        tied = ops.cast(losses == threshold, "int32")
-        room = k - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
-        kept = ops.logical_or(above, ops.logical_and(tied > 0, ops.cumsum(tied, axis=-1) <= room))
-        return ops.reshape(ops.cast(kept, "float32"), shape)
+        super().__init__(alpha, box_loss, coords, reduction, name, dtype)
+        check_not_negative(neg_pos_ratio=neg_pos_ratio, n_neg_min=n_neg_min)
+        if mining not in MINING:
+            raise ValueError(f"`mining` must be one of {', '.join(MINING)}; got {mining!r}.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must be in [0, 1); got {label_smoothing}.")
+        self.neg_pos_ratio = neg_pos_ratio
+        self.n_neg_min = n_neg_min
+        self.mining = mining
+        self.class_weights = checked_class_values("class_weights", class_weights)
+        self.label_smoothing = label_smoothing
+
+    def class_shares(self, y_true: Any, y_pred: Any) -> Any:
+        """Sum the cross-entropies of the positives and of the hard negatives."""
+        classes, scores = y_true[..., :-12], y_pred[..., :-12]
+        losses = self.log_loss(classes, scores)  # (batch, n_boxes)
+        positives = matched_anchors(y_true)
+        negatives = classes[..., 0]  # 1 where an anchor is background
+        kept_negatives = hard_negatives(
+            ops.stop_gradient(losses * negatives),
+            ops.sum(positives, axis=-1),
+            self.neg_pos_ratio,
+            self.n_neg_min,
+            self.mining,
+        )
+        if self.label_smoothing:
+            of_any_class = self.log_loss(ops.ones_like(scores), scores) / scores.shape[-1]
+            share = self.label_smoothing * positives
+            losses = (1.0 - share) * losses + share * of_any_class
+        if self.class_weights is not None:
+            losses = losses * value_of_class(self.class_weights, classes, "class_weights")
+        return ops.sum(losses * (positives + kept_negatives), axis=-1)
 
     def get_config(self) -> dict:
         """Return all constructor arguments."""
@@ -194,15 +234,15 @@ class SSDLoss(keras.losses.Loss):
             **super().get_config(),
             "neg_pos_ratio": self.neg_pos_ratio,
             "n_neg_min": self.n_neg_min,
-            "alpha": self.alpha,
             "mining": self.mining,
-            "dtype": self.dtype,
+            "class_weights": self.class_weights,
+            "label_smoothing": self.label_smoothing,
         }
 
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class LossOfEachImage:
-    """What `SSDLoss.compute_loss` is: a function of `(y_true, y_pred)` that Keras can save.
+    """What `compute_loss` of a loss is: a function of `(y_true, y_pred)` that Keras can save.
 
     A model may be compiled with it. With a bound method it could be, too, but then the saved model
     could not be loaded: Keras does not restore methods, but it does restore objects.
@@ -210,12 +250,12 @@ class LossOfEachImage:
 
     name = "compute_loss"
 
-    def __init__(self, loss: SSDLoss):
+    def __init__(self, loss: MultiboxLoss):
         """Keep the loss whose values this function returns."""
         self.loss = loss
 
     def __call__(self, y_true: Any, y_pred: Any) -> Any:
-        """Compute the loss of every image of a batch: see `SSDLoss.call`."""
+        """Compute the loss of every image of a batch: see `MultiboxLoss.call`."""
         return self.loss.call(y_true, y_pred)
 
     def get_config(self) -> dict:
@@ -238,6 +278,13 @@ def matched_anchors(y_true: Any) -> Any:
         `(batch, n_boxes)`: 1 for the positives, 0 for negatives and neutral anchors.
     """
     return ops.max(y_true[..., 1:-12], axis=-1)
+
+
+def check_not_negative(**arguments: float) -> None:
+    """Raise a ValueError that names the first argument that is not a number of at least 0."""
+    for name, value in arguments.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"`{name}` must be a number that is not negative; got {value}.")
 
 
 def _float32_pair(y_true: Any, y_pred: Any) -> tuple[Any, Any]:

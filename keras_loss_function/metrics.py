@@ -18,14 +18,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_loss_function.keras_ssd_loss import SSDLoss, matched_anchors
+from keras_loss_function.keras_ssd_loss import MultiboxLoss, SSDLoss, matched_anchors
 
 
-def loss_metrics(loss: SSDLoss) -> list[keras.metrics.Metric]:
+def loss_metrics(loss: MultiboxLoss) -> list[keras.metrics.Metric]:
     """Make the metrics that take a loss apart.
 
     Arguments:
-        loss: The `SSDLoss` that the model is compiled with.
+        loss: The loss that the model is compiled with: `SSDLoss`, `SSDFocalLoss` or one's own.
 
     Returns:
         New metrics for the argument `metrics` of `model.compile`.
@@ -34,12 +34,12 @@ def loss_metrics(loss: SSDLoss) -> list[keras.metrics.Metric]:
 
 
 class _LossPart(keras.metrics.Mean):
-    """The mean of a value of each image that an `SSDLoss` computes."""
+    """The mean of a value of each image that a `MultiboxLoss` computes."""
 
-    def __init__(self, loss: SSDLoss | None, name: str, dtype: Any):
+    def __init__(self, loss: MultiboxLoss | None, name: str, dtype: Any):
         super().__init__(name=name, dtype=dtype)
         loss = SSDLoss() if loss is None else loss
-        if not isinstance(loss, SSDLoss):
+        if not isinstance(loss, MultiboxLoss):
             raise ValueError(
                 f"`{name}` takes an SSDLoss apart; got {loss!r}. Give the metric the loss that the "
                 "model is compiled with (of `loss.compute_loss` it is `loss`)."
@@ -63,10 +63,10 @@ class _LossPart(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class ClassificationLoss(_LossPart):
-    """The mean classification loss: see `SSDLoss.classification_loss`."""
+    """The mean classification loss: see `MultiboxLoss.classification_loss`."""
 
     def __init__(
-        self, loss: SSDLoss | None = None, name: str = "classification_loss", dtype: Any = None
+        self, loss: MultiboxLoss | None = None, name: str = "classification_loss", dtype: Any = None
     ):
         """Keep the loss.
 
@@ -76,7 +76,7 @@ class ClassificationLoss(_LossPart):
             dtype: As in every Keras metric.
 
         Raises:
-            ValueError: if `loss` is no `SSDLoss`.
+            ValueError: if `loss` is no `MultiboxLoss`.
         """
         super().__init__(loss, name, dtype)
 
@@ -93,10 +93,10 @@ class ClassificationLoss(_LossPart):
 
 @keras.saving.register_keras_serializable(package="ssd_keras")
 class LocalizationLoss(_LossPart):
-    """The mean localisation loss, not multiplied by alpha: see `SSDLoss.localization_loss`."""
+    """The mean localisation loss, not multiplied by alpha: see `MultiboxLoss.localization_loss`."""
 
     def __init__(
-        self, loss: SSDLoss | None = None, name: str = "localization_loss", dtype: Any = None
+        self, loss: MultiboxLoss | None = None, name: str = "localization_loss", dtype: Any = None
     ):
         """Keep the loss: see `ClassificationLoss`."""
         super().__init__(loss, name, dtype)

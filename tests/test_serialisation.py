@@ -57,6 +57,9 @@ EXAMPLES = {
     "order": [2, 1, 0],
     "loss": SSDLoss(alpha=2),
     "mining": "per_image",
+    "class_weights": [0.5, 1.0, 2.0],
+    "label_smoothing": 0.1,
+    "box_loss": "giou",
     "reduction": "sum",
     "aspect_ratios": [1.0, 3.0],
 }
@@ -65,6 +68,7 @@ EXAMPLES_OF_CLASS = {
     "AnchorBoxes": {"coords": "minmax"},
     "DecodeDetections": {"coords": "centroids"},
     "DecodeDetectionsFast": {"coords": "centroids"},
+    "SSDLoss": {"coords": "corners"},
 }
 
 

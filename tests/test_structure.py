@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data_generator": {"bounding_box_utils"},
     "eval_utils": {"bounding_box_utils", "data_generator", "ssd_encoder_decoder"},
     "keras_layers": {"bounding_box_utils", "ssd_encoder_decoder"},
-    "keras_loss_function": set(),
+    "keras_loss_function": {"bounding_box_utils", "ssd_encoder_decoder"},
     "models": {"keras_layers", "keras_loss_function", "ssd_encoder_decoder"},
     "misc_utils": set(PACKAGES),
 }

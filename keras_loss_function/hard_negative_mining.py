@@ -1,0 +1,52 @@
+"""Hard negative mining: which of the many background anchors a classifier learns from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+MINING = ("batch", "per_image")
+
+
+def hard_negatives(
+    negative_losses: Any,
+    positives_per_image: Any,
+    neg_pos_ratio: float,
+    n_neg_min: int,
+    mining: str,
+) -> Any:
+    """Mark the negatives with the highest losses, the first ones among equals.
+
+    Arguments:
+        negative_losses: float32 `(batch, n_boxes)`; 0 where an anchor is not a negative.
+        positives_per_image: float32 `(batch,)`.
+        neg_pos_ratio: Largest number of negatives a positive.
+        n_neg_min: Number of negatives to keep at least (of the batch, or of every image).
+        mining: ``'batch'``: the hardest of the whole batch. ``'per_image'``: of each image its own,
+            in proportion to its own positives, as Caffe does.
+
+    Returns:
+        float32 `(batch, n_boxes)`: 1 for the negatives to keep, else 0. A negative whose loss is 0
+        is never kept: there is nothing to learn from it.
+    """
+    shape = ops.shape(negative_losses)
+    # Mining ranks the boxes of a "pool": the whole batch, or one image.
+    if mining == "batch":
+        losses = ops.reshape(negative_losses, (1, -1))
+        n_positive = ops.sum(positives_per_image, keepdims=True)
+    else:
+        losses, n_positive = negative_losses, positives_per_image
+    wanted = ops.maximum(neg_pos_ratio * n_positive, float(n_neg_min))
+    # A static-shape form of "top k with a k that only the data knows": the k-th largest loss is a
+    # threshold; all above it are kept, and of those equal to it the first few.
+    available = ops.sum(ops.cast(losses > 0, "float32"), axis=-1)
+    k = ops.cast(ops.minimum(wanted, available), "int32")[:, None]  # (pools, 1), whole
+    ascending = ops.sort(losses, axis=-1)
+    position = ops.clip(ops.shape(losses)[1] - k, 0, ops.shape(losses)[1] - 1)
+    threshold = ops.take_along_axis(ascending, position, axis=-1)
+    above = losses > threshold
+    tied = ops.cast(losses == threshold, "int32")
+    room = k - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
+    kept = ops.logical_or(above, ops.logical_and(tied > 0, ops.cumsum(tied, axis=-1) <= room))
+    return ops.reshape(ops.cast(kept, "float32"), shape)
