@@ -9,7 +9,7 @@ BACKEND_TESTS := tests/keras_layers tests/keras_loss_function tests/models tests
 	tests/eval_utils tests/ssd_encoder_decoder/test_model_settings.py \
 	tests/test_serialisation.py tests/test_structure.py
 
-.PHONY: demo test test-slow test-jax test-torch test-caffe lint format benchmark notebooks clean
+.PHONY: demo test test-slow test-jax test-torch test-caffe lint format benchmark notebooks docs clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -70,5 +70,9 @@ benchmark: $(VENV)/.installed
 notebooks: $(VENV)/.installed
 	$(BIN)/python notebooks/execute.py
 
+# Pages to read in docs/html, checked for broken links.
+docs: $(VENV)/.installed
+	$(BIN)/python -m docs.build
+
 clean:
-	rm -rf $(VENV) $(VENV)-jax $(VENV)-torch $(VENV)-caffe $(DEMO_DIR) build *.egg-info
+	rm -rf $(VENV) $(VENV)-jax $(VENV)-torch $(VENV)-caffe $(DEMO_DIR) docs/html build *.egg-info

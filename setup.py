@@ -29,12 +29,15 @@ EXTRAS = {
     "notebooks": ["ipykernel>=6.29", "matplotlib-inline>=0.1.7", "nbclient>=0.10", "nbformat>=5.9"],
     # The numbers of MS COCO (eval_utils.coco_utils.evaluate_coco).
     "coco": ["faster-coco-eval>=1.8"],
+    # The pages of the documentation (docs/build.py).
+    "docs": ["pdoc>=16"],
 }
 EXTRAS["notebooks"] += EXTRAS["examples"]
 EXTRAS["test"] = [
     *EXTRAS["notebooks"],
     *EXTRAS["coco"],
     *EXTRAS["export"],
+    *EXTRAS["docs"],
     "hypothesis>=6.100",
     "pycocotools>=2.0.8",
     "pytest>=8.3",
