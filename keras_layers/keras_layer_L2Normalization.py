@@ -30,15 +30,18 @@ class L2Normalization(keras.layers.Layer):
     One weight, `<layer name>_gamma`, of shape `(channels,)`.
     """
 
-    def __init__(self, gamma_init: float = 20, **kwargs: Any):
-        """Keep the setting.
+    def __init__(self, gamma_init: float = 20, gamma_regularizer: Any = None, **kwargs: Any):
+        """Keep the settings.
 
         Arguments:
             gamma_init: The scale that every channel starts with.
+            gamma_regularizer: A Keras regularizer, or None. Caffe's SSD decays the scale as it does
+                kernels.
             **kwargs: Arguments of every Keras layer, such as `name`.
         """
         super().__init__(**kwargs)
         self.gamma_init = gamma_init
+        self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
 
     def build(self, input_shape: tuple) -> None:
         """Make the scale: one number a channel."""
@@ -52,6 +55,7 @@ class L2Normalization(keras.layers.Layer):
             name=f"{self.name}_gamma",
             shape=(input_shape[-1],),
             initializer=keras.initializers.Constant(self.gamma_init),
+            regularizer=self.gamma_regularizer,
         )
         self.built = True
 
@@ -68,4 +72,8 @@ class L2Normalization(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Return all constructor arguments."""
-        return {**super().get_config(), "gamma_init": self.gamma_init}
+        return {
+            **super().get_config(),
+            "gamma_init": self.gamma_init,
+            "gamma_regularizer": keras.regularizers.serialize(self.gamma_regularizer),
+        }

@@ -6,11 +6,12 @@ Keras. After that `keras.saving.load_model(path)` opens a saved model without `c
 
 from keras_layers import (  # noqa: F401
     batch_normalization,
+    class_scores,
     keras_layer_AnchorBoxes,
     keras_layer_DecodeDetections,
     keras_layer_DecodeDetectionsFast,
     keras_layer_L2Normalization,
     preprocessing,
 )
-from keras_loss_function import keras_ssd_loss  # noqa: F401
+from keras_loss_function import keras_ssd_focal_loss, keras_ssd_loss  # noqa: F401
 from models.backbone_ssd import ssd_from_backbone  # noqa: F401

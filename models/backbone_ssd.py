@@ -72,6 +72,7 @@ def ssd_from_backbone(
     return_predictor_sizes: bool = False,
     max_candidates_per_class: int | None = None,
     *,
+    class_activation: str = "softmax",
     extra_filters: Sequence[int] | None = None,
     separable: bool = False,
     freeze_batch_normalization: bool = False,
@@ -121,6 +122,8 @@ def ssd_from_backbone(
         return_predictor_sizes: Whether to return the feature map sizes, too.
         max_candidates_per_class: Decoding: let only this many of the best boxes of each class
             compete; the original in Caffe takes 400. None lets all of them.
+        class_activation: ``'softmax'``: the classes of a box compete. ``'sigmoid'``: each is scored
+            by itself (see `SigmoidScores`), as `SSDFocalLoss(class_activation="sigmoid")` expects.
         extra_filters: Filters of the extra stages, one a stage, each of which halves the map. None
             adds stages of 512, 256, 256, 128, 128, ... filters until the map is a single cell.
         separable: Whether 3x3 convolutions of the extra stages and heads are split into one that
@@ -177,6 +180,7 @@ def ssd_from_backbone(
         top_k,
         nms_max_output_size,
         max_candidates_per_class,
+        class_activation,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model
 

@@ -60,6 +60,9 @@ def ssd_300(
     nms_max_output_size: int = 400,
     return_predictor_sizes: bool = False,
     max_candidates_per_class: int | None = None,
+    *,
+    class_activation: str = "softmax",
+    caffe_faithful: bool = False,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD300 model.
 
@@ -108,6 +111,13 @@ def ssd_300(
         return_predictor_sizes: Whether to return the feature map sizes, too.
         max_candidates_per_class: Decoding: let only this many of the best boxes of each class
             compete; the original in Caffe takes 400. None lets all of them.
+        class_activation: ``'softmax'``: the classes of a box compete. ``'sigmoid'``: each is scored
+            by itself (see `SigmoidScores`), as `SSDFocalLoss(class_activation="sigmoid")` expects.
+        caffe_faithful: Whether the network follows the original where it differs from its port:
+            kernels start uniform with variance 1 / fan-in instead of normal with 2 / fan-in;
+            `l2_regularization` is Caffe's weight decay, so that the penalty is half of it, and is
+            on the scale of conv4_3's normalisation, too; decoding lets 400 boxes of each class
+            compete unless told otherwise. `misc_utils.caffe_rules` has what concerns training.
 
     Returns:
         The model; with `return_predictor_sizes` the tuple (model, int array `(6, 2)` of heights and

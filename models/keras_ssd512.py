@@ -61,6 +61,9 @@ def ssd_512(
     nms_max_output_size: int = 400,
     return_predictor_sizes: bool = False,
     max_candidates_per_class: int | None = None,
+    *,
+    class_activation: str = "softmax",
+    caffe_faithful: bool = False,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD512 model.
 

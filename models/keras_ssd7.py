@@ -61,6 +61,8 @@ def build_model(
     nms_max_output_size: int = 400,
     return_predictor_sizes: bool = False,
     max_candidates_per_class: int | None = None,
+    *,
+    class_activation: str = "softmax",
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD7 model.
 
@@ -95,6 +97,8 @@ def build_model(
         return_predictor_sizes: Whether to return the feature map sizes, too.
         max_candidates_per_class: Decoding: let only this many of the best boxes of each class
             compete; the original in Caffe takes 400. None lets all of them.
+        class_activation: ``'softmax'``: the classes of a box compete. ``'sigmoid'``: each is scored
+            by itself (see `SigmoidScores`), as `SSDFocalLoss(class_activation="sigmoid")` expects.
 
     Returns:
         The model; with `return_predictor_sizes` the tuple (model, int array `(4, 2)` of heights and
@@ -159,5 +163,6 @@ def build_model(
         top_k,
         nms_max_output_size,
         max_candidates_per_class,
+        class_activation,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model

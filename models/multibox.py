@@ -5,7 +5,7 @@ that happens here, for all models alike:
 
     feature map --> class scores, box offsets, anchors      (per map)
                 --> reshape to one row a box, concatenate   (all maps)
-                --> softmax over the classes
+                --> softmax over the classes (or a sigmoid each)
                 --> [classes | offsets | anchors | variances]
                 --> decoding, if the mode asks for it
 """
@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_layers.class_scores import SigmoidScores
 from keras_layers.keras_layer_AnchorBoxes import AnchorBoxes
 from keras_layers.keras_layer_DecodeDetections import DecodeDetections
 from keras_layers.keras_layer_DecodeDetectionsFast import DecodeDetectionsFast
@@ -29,6 +30,7 @@ from keras_layers.preprocessing import ChannelSwap, MeanSubtraction, StddevDivis
 from ssd_encoder_decoder.anchors import AnchorSettings, anchor_boxes
 
 MODES = ("training", "inference", "inference_fast")
+CLASS_ACTIVATIONS = ("softmax", "sigmoid")
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def build_ssd(
     top_k: int,
     nms_max_output_size: int,
     max_candidates_per_class: int | None = None,
+    class_activation: str = "softmax",
 ) -> tuple[keras.Model, np.ndarray]:
     """Attach the multibox heads to feature maps and make the model.
 
@@ -149,12 +152,13 @@ def build_ssd(
         top_k: Decoding: rows of output an image.
         nms_max_output_size: Decoding: survivors of non-maximum suppression (a class) at most.
         max_candidates_per_class: Decoding: the best boxes of each class that compete; None: all.
+        class_activation: What makes scores of the class logits: ``'softmax'`` or ``'sigmoid'``.
 
     Returns:
         (model, predictor sizes): the latter an int array `(layers, 2)` of (height, width).
 
     Raises:
-        ValueError: if `n_classes` or `mode` is not as described.
+        ValueError: if `n_classes`, `mode` or `class_activation` is not as described.
     """
     check_mode(mode)
     if not isinstance(n_classes, numbers.Integral) or n_classes < 1:
@@ -191,7 +195,7 @@ def build_ssd(
     offsets = _joined(offsets, names.boxes_concat)
     priors = _joined(priors, names.anchors_concat)
     # The loss is a cross-entropy: it wants probabilities.
-    scores = layers.Activation("softmax", name=names.classes_softmax, dtype="float32")(scores)
+    scores = _activation(class_activation, names.classes_softmax)(scores)
     # (batch, n_boxes_total, n_classes + 1 + 4 + 8)
     predictions = layers.Concatenate(axis=2, name="predictions", dtype="float32")(
         [scores, offsets, priors]
@@ -247,6 +251,17 @@ def _warn_of_anchors_outside(
                     stacklevel=2,
                 )
                 return
+
+
+def _activation(class_activation: str, softmax_name: str) -> keras.layers.Layer:
+    if class_activation not in CLASS_ACTIVATIONS:
+        raise ValueError(
+            f"`class_activation` must be one of {', '.join(CLASS_ACTIVATIONS)}; got "
+            f"{class_activation!r}."
+        )
+    if class_activation == "sigmoid":
+        return SigmoidScores(name=softmax_name.replace("softmax", "sigmoid"), dtype="float32")
+    return layers.Activation("softmax", name=softmax_name, dtype="float32")
 
 
 def _rows(x: Any, n: int, name: str) -> Any:

@@ -33,6 +33,8 @@ _VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _N_HALVINGS = len(_VGG16_STAGES) - 1
 # The number of feature maps that predict and belong to the base network: conv4_3 and fc7.
 _N_BASE_SOURCES = 2
+# How many boxes of a class the original lets into non-maximum suppression.
+_CANDIDATES_IN_CAFFE = 400
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def build_vgg_ssd(
     nms_max_output_size: int,
     return_predictor_sizes: bool,
     max_candidates_per_class: int | None,
+    class_activation: str,
+    caffe_faithful: bool,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the model that a `VggSsd` describes.
 
@@ -154,11 +158,19 @@ def build_vgg_ssd(
         normalize_coords=normalize_coords,
     )
     check_mode(mode)
+    kernel_initializer = "he_normal"
+    if caffe_faithful:
+        kernel_initializer = "lecun_uniform"  # variance 1 / fan-in: what Caffe calls xavier
+        # The gradient of L2(x) is 2 x w, that of Caffe's weight decay d is d w.
+        l2_regularization = l2_regularization / 2
+        if max_candidates_per_class is None:
+            max_candidates_per_class = _CANDIDATES_IN_CAFFE
+    penalty = L2(l2_regularization)
     convolution = partial(
         layers.Conv2D,
         padding="same",
-        kernel_initializer="he_normal",
-        kernel_regularizer=L2(l2_regularization),
+        kernel_initializer=kernel_initializer,
+        kernel_regularizer=penalty,
     )
     relu_convolution = partial(convolution, activation="relu")
 
@@ -167,7 +179,11 @@ def build_vgg_ssd(
     conv4_3, fc7 = _vgg16_base(x, relu_convolution)
     feature_maps = {
         # Only the predictor sees the normalised map; the network goes on from conv4_3 itself.
-        "conv4_3_norm": L2Normalization(gamma_init=20, name="conv4_3_norm")(conv4_3),
+        "conv4_3_norm": L2Normalization(
+            gamma_init=20,
+            gamma_regularizer=penalty if caffe_faithful else None,
+            name="conv4_3_norm",
+        )(conv4_3),
         "fc7": fc7,
         **_extra_feature_maps(fc7, network.extra_stages, relu_convolution),
     }
@@ -185,6 +201,7 @@ def build_vgg_ssd(
         top_k,
         nms_max_output_size,
         max_candidates_per_class,
+        class_activation,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model
 

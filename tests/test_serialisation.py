@@ -60,6 +60,9 @@ EXAMPLES = {
     "class_weights": [0.5, 1.0, 2.0],
     "label_smoothing": 0.1,
     "box_loss": "giou",
+    "focal_alpha": [0.25, 0.5, 1.0],
+    "class_activation": "sigmoid",
+    "gamma_regularizer": keras.regularizers.L2(0.25),
     "reduction": "sum",
     "aspect_ratios": [1.0, 3.0],
 }
@@ -69,6 +72,7 @@ EXAMPLES_OF_CLASS = {
     "DecodeDetections": {"coords": "centroids"},
     "DecodeDetectionsFast": {"coords": "centroids"},
     "SSDLoss": {"coords": "corners"},
+    "SSDFocalLoss": {"coords": "minmax"},
 }
 
 
@@ -109,7 +113,9 @@ def test_the_classes_are_found():
         "L2Normalization",
         "LossOfEachImage",
         "MeanSubtraction",
+        "SSDFocalLoss",
         "SSDLoss",
+        "SigmoidScores",
         "StddevDivision",
     } <= names
 

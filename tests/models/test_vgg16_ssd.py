@@ -109,6 +109,8 @@ def test_arguments_and_their_defaults():
         "nms_max_output_size": 400,
         "return_predictor_sizes": False,
         "max_candidates_per_class": None,
+        "class_activation": "softmax",
+        "caffe_faithful": False,
     }
     others = {
         name: parameter.default
