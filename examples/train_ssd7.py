@@ -11,8 +11,6 @@ A run that was interrupted goes on with --resume.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import math
 import os
@@ -53,6 +51,7 @@ from misc_utils.training import (
     StopOnNonFiniteLoss,
     WarmupCosine,
     averaged_weights,
+    write_history,
 )
 from models.keras_ssd7 import build_model
 from ssd_encoder_decoder.model_settings import read_model_settings
@@ -357,7 +356,8 @@ class Trainer:
         self.state["history"].append(row)
         self.state["seconds"] = self.budget.seconds
         if due or finished:
-            write_history(self.options.output / "history.csv", self.state["history"])
+            path = self.options.output / "history.csv"
+            write_history(path, self.state["history"], HISTORY_COLUMNS)
             self.checkpoints.save(epoch + 1, self.model, self.state)
 
     def validate(self) -> dict[str, float]:
@@ -388,15 +388,6 @@ def make_evaluator(
     )
     mean = evaluator(*model.input_shape[1:3], batch_size=16, verbose=False)
     return evaluator, mean
-
-
-def write_history(path: Path, history: list[dict]) -> None:
-    """Write one row an epoch; cells of epochs without validation stay empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_text(path, text.getvalue())
 
 
 def finish(options: argparse.Namespace, splits: Splits, trained: keras.Model) -> float:

@@ -1,14 +1,16 @@
-"""Training helpers: a budget of epochs or minutes, learning rates, checkpoints, a watch for NaN."""
+"""Training helpers: a budget, learning rates, a watch for NaN, checkpoints, a history file."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -246,6 +248,23 @@ class EpochEnd(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Call the function."""
         self._function(epoch, logs or {})
+
+
+def write_history(
+    path: str | os.PathLike, history: Sequence[Mapping[str, float]], columns: Sequence[str]
+) -> None:
+    """Write what was measured during training as CSV, in one step.
+
+    Arguments:
+        path: The file to make or to replace.
+        history: One {column: value} a row; cells of columns that a row lacks stay empty.
+        columns: The columns in their order.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""The network, the loss and the optimizer that a `Recipe` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from keras_loss_function.keras_ssd_loss import SSDLoss
+from keras_loss_function.metrics import loss_metrics
+from misc_utils.fine_tuning import LearningRateMultipliers, freeze
+from misc_utils.learning_rates import SteppedLearningRate
+from misc_utils.recipe import Recipe
+from models import keras_ssd300, keras_ssd512
+from models.keras_ssd7 import build_model
+from models.keras_ssd300 import ssd_300
+from models.keras_ssd512 import ssd_512
+
+# The image size that the default steps of a builder are made for, and its scales for Pascal VOC.
+_VGG_NETWORKS = {
+    "ssd300": (ssd_300, (300, 300), keras_ssd300.SCALES_VOC),
+    "ssd512": (ssd_512, (512, 512), keras_ssd512.SCALES_VOC),
+}
+
+
+def build_network(recipe: Recipe, n_classes: int, mode: str = "training") -> keras.Model:
+    """Build the network of a recipe, with fresh weights.
+
+    Arguments:
+        recipe: The recipe.
+        n_classes: Number of object classes, without the background class.
+        mode: ``'training'``, ``'inference'`` or ``'inference_fast'``.
+
+    Returns:
+        The model, in the current dtype policy, not compiled.
+
+    Raises:
+        ValueError: naming the setting that does not suit the network.
+    """
+    arguments = {
+        "image_size": (*recipe.image_size, 3),
+        "n_classes": n_classes,
+        "mode": mode,
+        # Keras' L2 of a factor d has the gradient 2 d w, Caffe's weight decay d w. AdamW shrinks
+        # weights by itself.
+        "l2_regularization": 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay / 2,
+        "confidence_thresh": recipe.confidence_thresh,
+        "iou_threshold": recipe.iou_threshold,
+        "top_k": recipe.top_k,
+        "nms_max_output_size": max(400, recipe.top_k),
+    }
+    if recipe.aspect_ratios:
+        arguments["aspect_ratios_per_layer"] = recipe.aspect_ratios
+    if recipe.scales:
+        arguments["scales"] = recipe.scales
+    if recipe.network == "ssd7":
+        return build_model(
+            **arguments,
+            variances=(0.1, 0.1, 0.2, 0.2),
+            normalize_coords=True,
+            subtract_mean=127.5,
+            divide_by_stddev=127.5,
+        )
+    builder, own_size, scales = _VGG_NETWORKS[recipe.network]
+    arguments.setdefault("scales", scales)
+    if recipe.image_size != own_size:
+        arguments["steps"] = None
+    return builder(**arguments)
+
+
+def compile_network(recipe: Recipe, model: keras.Model) -> None:
+    """Freeze what the recipe says, and compile a model with its optimizer and its loss.
+
+    Arguments:
+        recipe: The recipe.
+        model: What `build_network` returned, with the weights to start from.
+
+    Raises:
+        ValueError: if the model has no layer that is called as the last one to freeze.
+    """
+    if recipe.freeze:
+        freeze(model, recipe.freeze)
+    loss = SSDLoss(neg_pos_ratio=recipe.neg_pos_ratio, alpha=recipe.alpha, mining=recipe.mining)
+    on_jax = keras.backend.backend() == "jax"  # where nothing is quick without compilation
+    model.compile(
+        optimizer=make_optimizer(recipe),
+        loss=loss,
+        metrics=loss_metrics(loss),
+        jit_compile=True if recipe.jit else "auto" if on_jax else False,
+    )
+
+
+def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
+    """Make the optimizer of a recipe, its learning rate being a schedule by the step.
+
+    Arguments:
+        recipe: The recipe.
+
+    Returns:
+        A new optimizer.
+    """
+    common = {
+        "learning_rate": _schedule(recipe),
+        "global_clipnorm": recipe.clip_norm or None,
+        "use_ema": recipe.average > 0,
+        "ema_momentum": recipe.average or 0.99,
+    }
+    makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
+        "sgd": lambda: keras.optimizers.SGD(momentum=recipe.momentum, **common),
+        "adam": lambda: keras.optimizers.Adam(**common),
+        "adamw": lambda: keras.optimizers.AdamW(weight_decay=recipe.weight_decay, **common),
+    }
+    optimizer = makers[recipe.optimizer]()
+    if recipe.bias_rate != 1:
+        optimizer = LearningRateMultipliers(optimizer, {"*/bias": recipe.bias_rate})
+    return optimizer
+
+
+def _schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule:
+    if recipe.schedule == "steps":
+        return SteppedLearningRate(
+            recipe.learning_rate, recipe.decay_at, recipe.decay_factor, recipe.warmup_steps
+        )
+    warmup = recipe.warmup_steps
+    return keras.optimizers.schedules.CosineDecay(
+        recipe.learning_rate / 100 if warmup else recipe.learning_rate,
+        decay_steps=max(1, recipe.steps - warmup),
+        alpha=0.01,  # the last rate as a share of the first; a rate of 0 teaches nothing
+        warmup_target=recipe.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
