@@ -25,17 +25,17 @@ EXTRAS = {
     "export": ["onnx>=1.23", "tf2onnx>=1.17", "onnxruntime>=1.32", "ai-edge-litert>=2.3"],
     # The training script and the digit scenes: plots, and the pictures that two packages ship.
     "examples": ["matplotlib>=3.9", "scikit-learn>=1.5", "scikit-image>=0.24"],
-    # The notebooks, and executing them (notebooks/execute.py): what the examples need, and Jupyter.
+    # The notebooks, and executing them (notebooks/execute.py): what the examples need, COCO's
+    # numbers, and Jupyter.
     "notebooks": ["ipykernel>=6.29", "matplotlib-inline>=0.1.7", "nbclient>=0.10", "nbformat>=5.9"],
     # The numbers of MS COCO (eval_utils.coco_utils.evaluate_coco).
     "coco": ["faster-coco-eval>=1.8"],
     # The pages of the documentation (docs/build.py).
     "docs": ["pdoc>=16"],
 }
-EXTRAS["notebooks"] += EXTRAS["examples"]
+EXTRAS["notebooks"] += EXTRAS["examples"] + EXTRAS["coco"]
 EXTRAS["test"] = [
     *EXTRAS["notebooks"],
-    *EXTRAS["coco"],
     *EXTRAS["export"],
     *EXTRAS["docs"],
     "hypothesis>=6.100",
