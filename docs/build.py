@@ -13,6 +13,7 @@ import argparse
 import importlib
 import inspect
 import os
+import re
 import sys
 import typing
 import warnings
@@ -44,6 +45,9 @@ PACKAGES = (
     "eval_utils",
     "misc_utils",
 )
+# In signatures: where NumPy hides its Generator, and links whose text is a name with its modules.
+PRIVATE_MODULE = '<span class="n">_generator</span><span class="o">.</span>'
+LONG_LINK = re.compile(r"(<a [^>]*>)[\w.]+\.(\w+</a>)")
 
 
 def build(output: Path, packages: tuple[str, ...] = PACKAGES) -> None:
@@ -84,10 +88,13 @@ def load(packages: tuple[str, ...]) -> dict[str, pdoc.doc.Module]:
 
 
 def resolve_named_tuples(module: pdoc.doc.Module) -> None:
-    """Replace the names of types by the types: what makes a named tuple knows no import."""
+    """Give named tuples the types that their hints name: what makes them knows no import."""
     for item in module.classes:
         if issubclass(item.obj, tuple) and hasattr(item.obj, "_fields"):
             item.obj.__new__.__annotations__ = typing.get_type_hints(item.obj)
+            for member in item.members.values():
+                if re.match("Alias for field number|Create new instance of", member.docstring):
+                    member.docstring = ""  # Python's own, which tells nothing
 
 
 def room(package: str) -> str:
@@ -100,15 +107,20 @@ def translate(item: pdoc.doc.Doc) -> None:
     docstring = inspect.cleandoc(item.docstring)
     is_room = isinstance(item, pdoc.doc.Module) and item.is_package
     item.docstring = docstring if is_room or not docstring else to_markdown(docstring)
-    if isinstance(item, pdoc.doc.Class) and "Attributes:" in docstring.splitlines():
-        # Listed there with what they mean: no need to list them again without.
-        for member in [m for m in item.members.values() if m.kind == "variable"]:
-            if not member.docstring:
-                del item.members[member.name]
+    if isinstance(item, pdoc.doc.Class):
+        drop_bare_attributes(item, are_listed="Attributes:" in docstring.splitlines())
     if isinstance(item, pdoc.doc.Namespace):
         for member in item.members.values():
             if not isinstance(member, pdoc.doc.Module):
                 translate(member)
+
+
+def drop_bare_attributes(item: pdoc.doc.Class, are_listed: bool) -> None:
+    """Leave out attributes of which there is a name only, or that the class itself explains."""
+    for member in list(item.members.values()):
+        is_bare = isinstance(member, pdoc.doc.Variable) and not member.docstring
+        if is_bare and (are_listed or not member.annotation_str):
+            del item.members[member.name]
 
 
 def configure(names: NameIndex) -> None:
@@ -130,7 +142,9 @@ def configure(names: NameIndex) -> None:
         if module is None:
             return Markup(names.link(html, page=""))
         if shorten:  # a signature
-            return pdoc.render_helpers.linkify(context, html, namespace)
+            html = str(html).replace(PRIVATE_MODULE, "")
+            linked = str(pdoc.render_helpers.linkify(context, html, namespace))
+            return Markup(LONG_LINK.sub(r"\1\2", linked))
         arguments = argument_names(module, namespace)
         return Markup(names.link(html, module.modulename, namespace, arguments))
 

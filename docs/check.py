@@ -13,7 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 # What a docstring's layout leaves behind when it was not understood.
-_LEFTOVER = re.compile(r"={5,}|^(Arguments|Returns|Raises|Attributes|Yields|Examples?):", re.M)
+_LEFTOVER = re.compile(
+    r"={5,}|</?(a|code|p|span|strong)\b|^(Arguments|Returns|Raises|Attributes|Yields|Examples?):",
+    re.MULTILINE,
+)
 
 
 class Page(HTMLParser):
