@@ -80,6 +80,18 @@ def convert_coordinates(
     Raises:
         ValueError: if `conversion` or `border_pixels` is unknown, or if the last axis does not hold
             four coordinates from `start_index` on.
+
+    Example:
+        >>> import numpy as np
+        >>> from bounding_box_utils.bounding_box_utils import convert_coordinates
+        >>> label = np.array([[7, 10, 20, 50, 80]])  # class, xmin, ymin, xmax, ymax
+        >>> convert_coordinates(label, 1, "corners2centroids")
+        array([[ 7., 30., 50., 40., 60.]])
+
+        If the pixels under the border belong to the box, it is one pixel wider and higher:
+
+        >>> convert_coordinates(label, 1, "corners2centroids", border_pixels="include")
+        array([[ 7., 30., 50., 41., 61.]])
     """
     if conversion not in _CONVERSIONS:
         raise ValueError(
@@ -166,6 +178,14 @@ def intersection_area(
 
     Raises:
         ValueError: if a shape, `coords`, `mode` or `border_pixels` is not as described.
+
+    Example:
+        >>> from bounding_box_utils.bounding_box_utils import intersection_area
+        >>> boxes = [[0, 0, 10, 10], [5, 5, 15, 15], [10, 0, 20, 10]]
+        >>> intersection_area(boxes, boxes, coords="corners")
+        array([[100,  25,   0],
+               [ 25, 100,  25],
+               [  0,  25, 100]])
     """
     boxes1, boxes2 = _checked_pair(boxes1, boxes2, coords, mode)
     return intersection_area_(*_as_corners(boxes1, boxes2, coords), "corners", mode, border_pixels)
@@ -226,6 +246,14 @@ def iou(
 
     Raises:
         ValueError: if a shape, `coords`, `mode` or `border_pixels` is not as described.
+
+    Example:
+        A box, one of the same size that is shifted by half its width, and one beside it:
+
+        >>> from bounding_box_utils.bounding_box_utils import iou
+        >>> boxes = [[0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10]]
+        >>> iou(boxes[0], boxes, coords="corners").round(3)
+        array([[1.   , 0.333, 0.   ]])
     """
     boxes1, boxes2 = _checked_pair(boxes1, boxes2, coords, mode)
     d = border_width(border_pixels)

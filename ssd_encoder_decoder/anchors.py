@@ -46,6 +46,16 @@ def anchor_shapes(
 
     Returns:
         float64 `(n_boxes, 2)` array of (width, height) in pixels.
+
+    Example:
+        One shape for each ratio, and a second, larger square:
+
+        >>> from ssd_encoder_decoder.anchors import anchor_shapes
+        >>> anchor_shapes(300, (1, 2, 0.5), this_scale=0.2, next_scale=0.37).round(1)
+        array([[60. , 60. ],
+               [81.6, 81.6],
+               [84.9, 42.4],
+               [42.4, 84.9]])
     """
     shapes = []
     for ratio in aspect_ratios:
@@ -137,6 +147,20 @@ def anchor_boxes(
 
     Raises:
         ValueError: if `coords`, `this_steps` or `this_offsets` is not as described.
+
+    Example:
+        Squares of 60 pixels over a map of 2 x 3 cells; the boxes of the first row:
+
+        >>> from ssd_encoder_decoder.anchors import anchor_boxes
+        >>> grid = anchor_boxes(
+        ...     (2, 3), (200, 300), (1,), 0.3, 0.6, two_boxes_for_ar1=False, normalize_coords=False
+        ... )
+        >>> grid.boxes.shape  # rows of cells, columns of cells, boxes of a cell, coordinates
+        (2, 3, 1, 4)
+        >>> grid.boxes[0, :, 0]  # centre and size, in pixels
+        array([[ 50.,  50.,  60.,  60.],
+               [150.,  50.,  60.,  60.],
+               [250.,  50.,  60.,  60.]])
     """
     check_box_format(coords)
     map_height, map_width = feature_map_size

@@ -67,6 +67,15 @@ def encode_boxes(
 
     Raises:
         ValueError: if `coords` is unknown.
+
+    Example:
+        An object a little to the right of an anchor of 100 x 100 pixels, and twice as wide:
+
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.box_coder import encode_boxes
+        >>> anchor, box = np.array([150.0, 150, 100, 100]), np.array([160.0, 150, 200, 100])
+        >>> encode_boxes(box, anchor, np.array([0.1, 0.1, 0.2, 0.2]), "centroids").round(3)
+        array([1.   , 0.   , 3.466, 0.   ])
     """
     check_box_format(coords)
     v = _columns(variances)
@@ -115,6 +124,13 @@ def decode_boxes(
 
     Raises:
         ValueError: if `coords` is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.box_coder import decode_boxes
+        >>> anchor, variances = np.array([150.0, 150, 100, 100]), np.array([0.1, 0.1, 0.2, 0.2])
+        >>> decode_boxes(np.array([1.0, 0, 0, 0]), anchor, variances, "centroids")
+        array([160., 150., 100., 100.])
     """
     check_box_format(coords)
     v = _columns(variances)

@@ -22,6 +22,15 @@ def match_bipartite_greedy(weight_matrix: np.ndarray, min_weight: float = 0.0) -
     Returns:
         int `(m,)`: the column matched to each row; -1 where a row found none, because all it had
         were weights up to `min_weight` or because others took its columns.
+
+    Example:
+        Both objects like anchor 0 best. The one that overlaps it more gets it:
+
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.matching_utils import match_bipartite_greedy
+        >>> overlaps = np.array([[0.6, 0.5, 0.0], [0.8, 0.1, 0.3]])  # 2 objects, 3 anchors
+        >>> match_bipartite_greedy(overlaps)
+        array([1, 0])
     """
     weights = np.asarray(weight_matrix)
     n_rows, n_columns = weights.shape
@@ -68,6 +77,14 @@ def match_multi(weight_matrix: np.ndarray, threshold: float) -> tuple[np.ndarray
     Returns:
         (row indices, column indices) of the pairs: two int arrays of equal length, columns
         ascending, the first row winning a tie.
+
+    Example:
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.matching_utils import match_multi
+        >>> overlaps = np.array([[0.6, 0.5, 0.0], [0.8, 0.1, 0.3]])  # 2 objects, 3 anchors
+        >>> objects, anchors = match_multi(overlaps, threshold=0.5)
+        >>> list(zip(objects.tolist(), anchors.tolist()))
+        [(1, 0), (0, 1)]
     """
     weights = np.asarray(weight_matrix)
     if weights.shape[0] == 0:

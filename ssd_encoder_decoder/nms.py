@@ -53,6 +53,15 @@ def nms(
 
     Raises:
         ValueError: if `iou_threshold` is not in [0, 1] or `border_pixels` is unknown.
+
+    Example:
+        Three boxes on one object, and one elsewhere:
+
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.nms import nms
+        >>> boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [0, 1, 10, 11]])
+        >>> nms(boxes, scores=np.array([0.6, 0.9, 0.7, 0.8]))
+        array([1, 2])
     """
     one_class = np.zeros(len(scores), np.intp)
     return nms_per_class(boxes, scores, one_class, iou_threshold, border_pixels, max_output_size)

@@ -41,6 +41,18 @@ class SSDInputEncoder:
 
     The anchor settings must be those of the model. `SSDInputEncoder.from_model(model)` reads them
     from it, which is the way that cannot go wrong.
+
+    Example:
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
+        >>> encoder = SSDInputEncoder(100, 200, n_classes=2, predictor_sizes=[(6, 12), (3, 6)])
+        >>> labels = [np.array([[2, 20, 30, 60, 80]]), np.zeros((0, 5))]  # one object; none
+        >>> targets = encoder(labels)
+        >>> targets.shape  # images, anchors, (background, 2 classes) + 12
+        (2, 360, 15)
+        >>> targets[..., :3].sum(axis=1).astype(int)  # anchors of each class, neutral ones aside
+        array([[354,   0,   1],
+               [360,   0,   0]])
     """
 
     def __init__(

@@ -68,6 +68,18 @@ def decode_detections(
     Raises:
         ValueError: if an argument is not as described, or an image dimension is missing although
             `normalize_coords` is True.
+
+    Example:
+        An encoded target has the layout of a prediction, so decoding it gives the object back:
+
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
+        >>> from ssd_encoder_decoder.ssd_output_decoder import decode_detections
+        >>> encoder = SSDInputEncoder(100, 200, n_classes=2, predictor_sizes=[(6, 12), (3, 6)])
+        >>> targets = encoder([np.array([[2, 20, 30, 60, 80]])])  # class, xmin, ymin, xmax, ymax
+        >>> (detections,) = decode_detections(targets, img_height=100, img_width=200)
+        >>> detections.round(2)  # class, confidence, xmin, ymin, xmax, ymax
+        array([[ 2.,  1., 20., 30., 60., 80.]])
     """
     with_box_ids = decode_detections_debug(
         y_pred,
@@ -236,6 +248,16 @@ def greedy_nms(
 
     Raises:
         ValueError: if an image's array is not of that shape, or an argument is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from ssd_encoder_decoder.ssd_output_decoder import greedy_nms
+        >>> cat, dog = [1, 0.9, 10, 10, 50, 50], [2, 0.8, 60, 10, 90, 40]
+        >>> cat_again = [1, 0.7, 12, 10, 52, 50]
+        >>> (survivors,) = greedy_nms([np.array([cat, cat_again, dog])])
+        >>> survivors
+        array([[ 1. ,  0.9, 10. , 10. , 50. , 50. ],
+               [ 2. ,  0.8, 60. , 10. , 90. , 40. ]])
     """
     survivors = []
     for i, detections in enumerate(y_pred_decoded):
