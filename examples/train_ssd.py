@@ -46,7 +46,7 @@ from misc_utils.dataset_sources import BACKGROUND, find_class_names, fingerprint
 from misc_utils.files import atomic_path, write_text
 from misc_utils.recipe import Recipe, add_recipe_options, read_recipe, recipe_changes
 from misc_utils.recipe_network import build_network, compile_network
-from misc_utils.start_weights import load_start_weights
+from misc_utils.start_weights import build_with_start_weights
 from misc_utils.training import (
     Checkpoints,
     EpochEnd,
@@ -174,9 +174,7 @@ class TrainingRun:
 
     def _fresh_model(self) -> keras.Model:
         keras.utils.set_random_seed(self.recipe.seed)
-        model = build_network(self.recipe, n_classes=len(self.class_names) - 1)
-        if self.recipe.weights != "none":
-            print(load_start_weights(model, self.recipe.weights, self.class_names))
+        model = build_with_start_weights(self.recipe, self.class_names)
         compile_network(self.recipe, model)
         return model
 

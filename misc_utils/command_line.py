@@ -17,7 +17,7 @@ from keras_layers.keras_layer_DecodeDetectionsFast import DecodeDetectionsFast
 from misc_utils.dataset_sources import BACKGROUND, read_class_names
 from misc_utils.recipe import read_recipe
 from misc_utils.recipe_network import build_network
-from misc_utils.start_weights import load_start_weights
+from misc_utils.start_weights import load_detector_weights
 from misc_utils.weights_registry import PUBLISHED_WEIGHTS
 from ssd_encoder_decoder.model_settings import read_model_settings
 
@@ -139,7 +139,7 @@ def open_detector(options: argparse.Namespace, folder: Path) -> Detector:
         raise ValueError(f"--weights needs --classes, or a {CLASSES_FILE} beside the file.")
     else:
         model = build_network(read_recipe(find_presets(options.preset, folder)), len(names) - 1)
-        load_start_weights(model, str(path), names, is_whole=True)
+        load_detector_weights(model, path, names, is_whole=True)
     n_classes = read_model_settings(model).n_classes
     names = names or [BACKGROUND, *(f"class {n}" for n in range(1, n_classes + 1))]
     if len(names) != n_classes + 1:

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-NETWORKS = ("ssd300", "ssd512", "ssd7")
+from keras_loss_function.box_losses import BOX_LOSSES
+
+NETWORKS = ("ssd300", "ssd512")
+BACKBONES = ("vgg16", "ssd7", "mobilenet_v2", "resnet50", "densenet121", "inception_resnet_v2")
 AUGMENTATIONS = ("ssd", "ssd-caffe", "constant", "none")
 SCHEDULES = ("steps", "cosine")
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -38,12 +41,20 @@ class Recipe:
     """
 
     # fmt: off
-    network: str = _setting("ssd300", "the network", NETWORKS)
+    network: str = _setting("ssd300", "the network of the paper: what follows VGG-16", NETWORKS)
+    backbone: str = _setting("vgg16", "base network; others than VGG-16 are followed by as many "
+                             "stages as the image needs, and ssd7 is a whole network", BACKBONES)
     image_size: tuple = _setting((300, 300), "height and width of its input in pixels")
     scales: tuple = _setting((), "anchor scales in fractions of the shorter side; empty: the "
                              "network's own for Pascal VOC")
     aspect_ratios: tuple = _setting((), "aspect ratios of the anchors, one list a predictor layer; "
                                     "empty: the network's own")
+    class_activation: str = _setting("softmax", "classes compete, or are scored one by one",
+                                     ("softmax", "sigmoid"))
+    caffe_network: bool = _setting(False, "VGG-16 networks: fresh kernels and weight decay as in "
+                                   "the original")
+    frozen_statistics: bool = _setting(False, "other backbones: batch normalisation keeps those "
+                                       "of its start weights")
 
     train: tuple = _setting((), "training data: image sets of VOC (FOLDER/ImageSets/Main/NAME.txt),"
                             " .json files of COCO, a .csv file, or image folders of YOLO")
@@ -83,10 +94,17 @@ class Recipe:
     average: float = _setting(0.0, "momentum of a moving average of the weights, which is what is "
                               "validated and saved; 0: none")
 
+    loss: str = _setting("ssd", "hard negative mining, or focal loss", ("ssd", "focal"))
     mining: str = _setting("batch", "hard negatives of the whole batch, or of each image as in "
                            "Caffe", ("batch", "per_image"))
     neg_pos_ratio: float = _setting(3.0, "hard negatives for each positive")
+    class_weights: tuple = _setting((), "loss 'ssd': a factor a class, the background first")
+    label_smoothing: float = _setting(0.0, "loss 'ssd': share of a positive's class given to all")
+    focal_gamma: float = _setting(2.0, "loss 'focal': how fast certain anchors lose weight")
+    focal_alpha: float = _setting(0.25, "loss 'focal': factor of objects; the background has the "
+                                  "rest to 1")
     alpha: float = _setting(1.0, "weight of the localisation loss")
+    box_loss: str = _setting("smooth_l1", "localisation loss", tuple(BOX_LOSSES))
 
     precision: str = _setting("float32", "dtype policy", PRECISIONS)
     jit: bool = _setting(False, "compile the training step with XLA")
@@ -99,6 +117,8 @@ class Recipe:
     confidence_thresh: float = _setting(0.01, "detections with a lower confidence are dropped")
     iou_threshold: float = _setting(0.45, "overlap above which the lower of two detections goes")
     top_k: int = _setting(200, "detections of an image at most")
+    max_candidates: int = _setting(0, "detections of a class that compete at most (Caffe: 400); "
+                                   "0: all")
     # fmt: on
 
     def __post_init__(self):
@@ -203,7 +223,7 @@ def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 # The lists of numbers; all other lists are of texts, which may look like numbers ("7").
-_NUMBERS = ("image_size", "scales", "aspect_ratios", "decay_at")
+_NUMBERS = ("image_size", "scales", "aspect_ratios", "decay_at", "class_weights")
 
 
 def _default(name: str) -> Any:
@@ -233,7 +253,7 @@ def _on_top(settings: dict, changes: Mapping[str, Any], origin: str) -> dict[str
     if unknown:
         raise ValueError(f"{origin}: a recipe has no settings {', '.join(unknown)}.")
     changed = {**settings, **changes}
-    if changes.get("network", settings.get("network")) != settings.get("network"):
+    if any(changed.get(name) != settings.get(name) for name in ("network", "backbone")):
         # The anchors of one network, a list a predictor layer, do not suit another one.
         changed |= {name: changes.get(name, ()) for name in ("scales", "aspect_ratios")}
     if "steps" in changes and "decay_at" not in changes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from keras_loss_function.keras_ssd_focal_loss import SSDFocalLoss
 from keras_loss_function.keras_ssd_loss import SSDLoss
 from keras_loss_function.metrics import loss_metrics
 from misc_utils.fine_tuning import LearningRateMultipliers, freeze
@@ -15,45 +17,65 @@ from models import keras_ssd300, keras_ssd512
 from models.keras_ssd7 import build_model
 from models.keras_ssd300 import ssd_300
 from models.keras_ssd512 import ssd_512
+from models.keras_ssd_densenet import ssd_densenet
+from models.keras_ssd_inception_resnet_v2 import ssd_inception_resnet_v2
+from models.keras_ssd_mobilenet_v2 import ssd_mobilenet_v2
+from models.keras_ssd_resnet50 import ssd_resnet50
 
 # The image size that the default steps of a builder are made for, and its scales for Pascal VOC.
 _VGG_NETWORKS = {
     "ssd300": (ssd_300, (300, 300), keras_ssd300.SCALES_VOC),
     "ssd512": (ssd_512, (512, 512), keras_ssd512.SCALES_VOC),
 }
+_OTHER_BACKBONES = {
+    "mobilenet_v2": ssd_mobilenet_v2,
+    "resnet50": ssd_resnet50,
+    "densenet121": ssd_densenet,
+    "inception_resnet_v2": ssd_inception_resnet_v2,
+}
 
 
-def build_network(recipe: Recipe, n_classes: int, mode: str = "training") -> keras.Model:
+def build_network(
+    recipe: Recipe, n_classes: int, mode: str = "training", base_weights: str | None = None
+) -> keras.Model:
     """Build the network of a recipe, with fresh weights.
 
     Arguments:
         recipe: The recipe.
         n_classes: Number of object classes, without the background class.
         mode: ``'training'``, ``'inference'`` or ``'inference_fast'``.
+        base_weights: For backbones of `keras.applications`: ``'imagenet'`` or a file of weights.
 
     Returns:
         The model, in the current dtype policy, not compiled.
 
     Raises:
+        FileNotFoundError: There is no file `base_weights`.
         ValueError: naming the setting that does not suit the network.
     """
     arguments = {
         "image_size": (*recipe.image_size, 3),
         "n_classes": n_classes,
         "mode": mode,
-        # Keras' L2 of a factor d has the gradient 2 d w, Caffe's weight decay d w. AdamW shrinks
-        # weights by itself.
-        "l2_regularization": 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay / 2,
+        "class_activation": recipe.class_activation,
         "confidence_thresh": recipe.confidence_thresh,
         "iou_threshold": recipe.iou_threshold,
         "top_k": recipe.top_k,
         "nms_max_output_size": max(400, recipe.top_k),
+        "max_candidates_per_class": recipe.max_candidates or None,
+        # The gradient of Keras' L2(x) is 2 x w, that of Caffe's weight decay d is d w. AdamW
+        # shrinks weights by itself.
+        "l2_regularization": 0.0 if recipe.optimizer == "adamw" else recipe.weight_decay / 2,
     }
     if recipe.aspect_ratios:
         arguments["aspect_ratios_per_layer"] = recipe.aspect_ratios
     if recipe.scales:
         arguments["scales"] = recipe.scales
-    if recipe.network == "ssd7":
+    if recipe.backbone == "vgg16":
+        return _vgg_network(recipe, arguments)
+    if recipe.caffe_network:
+        raise ValueError("`caffe_network` is for the backbone vgg16, which the original has.")
+    if recipe.backbone == "ssd7":
         return build_model(
             **arguments,
             variances=(0.1, 0.1, 0.2, 0.2),
@@ -61,11 +83,20 @@ def build_network(recipe: Recipe, n_classes: int, mode: str = "training") -> ker
             subtract_mean=127.5,
             divide_by_stddev=127.5,
         )
+    return _OTHER_BACKBONES[recipe.backbone](
+        **arguments,
+        weights=base_weights,
+        freeze_batch_normalization=recipe.frozen_statistics,
+    )
+
+
+def _vgg_network(recipe: Recipe, arguments: dict[str, Any]) -> keras.Model:
     builder, own_size, scales = _VGG_NETWORKS[recipe.network]
-    arguments.setdefault("scales", scales)
     if recipe.image_size != own_size:
         arguments["steps"] = None
-    return builder(**arguments)
+    if recipe.caffe_network:  # takes Caffe's weight decay as it is
+        arguments["l2_regularization"] *= 2
+    return builder(**{"scales": scales, **arguments, "caffe_faithful": recipe.caffe_network})
 
 
 def compile_network(recipe: Recipe, model: keras.Model) -> None:
@@ -76,17 +107,49 @@ def compile_network(recipe: Recipe, model: keras.Model) -> None:
         model: What `build_network` returned, with the weights to start from.
 
     Raises:
-        ValueError: if the model has no layer that is called as the last one to freeze.
+        ValueError: if the model has no layer that is called as the last one to freeze, or naming
+            the setting of the loss that is not as described.
     """
     if recipe.freeze:
         freeze(model, recipe.freeze)
-    loss = SSDLoss(neg_pos_ratio=recipe.neg_pos_ratio, alpha=recipe.alpha, mining=recipe.mining)
+    loss = make_loss(recipe)
     on_jax = keras.backend.backend() == "jax"  # where nothing is quick without compilation
     model.compile(
         optimizer=make_optimizer(recipe),
         loss=loss,
         metrics=loss_metrics(loss),
         jit_compile=True if recipe.jit else "auto" if on_jax else False,
+    )
+
+
+def make_loss(recipe: Recipe) -> keras.losses.Loss:
+    """Make the loss of a recipe.
+
+    Arguments:
+        recipe: The recipe.
+
+    Returns:
+        An `SSDLoss` or an `SSDFocalLoss`.
+
+    Raises:
+        ValueError: naming the setting that is not as described.
+    """
+    common = {"alpha": recipe.alpha, "box_loss": recipe.box_loss}
+    if recipe.loss == "focal":
+        return SSDFocalLoss(
+            gamma=recipe.focal_gamma,
+            focal_alpha=recipe.focal_alpha,
+            class_activation=recipe.class_activation,
+            **common,
+        )
+    if recipe.class_activation != "softmax":
+        raise ValueError("`class_activation` 'sigmoid' needs the loss 'focal'.")
+    return SSDLoss(
+        neg_pos_ratio=recipe.neg_pos_ratio,
+        mining=recipe.mining,
+        class_weights=recipe.class_weights or None,
+        label_smoothing=recipe.label_smoothing,
+        **common,
     )
 
 

@@ -13,28 +13,70 @@ from misc_utils.class_transfer import transfer_weights
 from misc_utils.dataset_sources import read_class_names
 from misc_utils.predictor_heads import find_predictor_heads
 from misc_utils.pretrained import load_vgg16_weights
+from misc_utils.recipe import Recipe
+from misc_utils.recipe_network import build_network
 from misc_utils.torchvision_weights import load_torchvision_weights
 from misc_utils.weights_file import open_weights_file
-from misc_utils.weights_registry import PUBLISHED_WEIGHTS
+from misc_utils.weights_registry import PUBLISHED_WEIGHTS, PublishedWeights
 
 _OTHER_READERS = {".caffemodel": load_caffe_weights, ".pth": load_torchvision_weights}
 
 
-def load_start_weights(
-    model: keras.Model, source: str, class_names: Sequence[str], is_whole: bool = False
-) -> Any:
-    """Load weights to start a training from; nothing changes if they do not fit.
+def build_with_start_weights(recipe: Recipe, class_names: Sequence[str]) -> keras.Model:
+    """Build the network of a recipe with the weights that its training starts from.
 
-    A detector's weights are given to layers of the same names. If its classes have names (those of
-    published weights have; others need a `classes.txt` beside the file), classes of equal names are
-    paired and others start afresh; without names, all classes of equally many are kept, and none of
-    another number.
+    Arguments:
+        recipe: The recipe; its `weights` are ``'none'``; ``'imagenet'``, which are those of the
+            base network in `keras.applications` and are downloaded; a file of a detector (see
+            `load_detector_weights`); or a file of the base network (`.npz`, `.h5`, `.keras`,
+            `.caffemodel` of VGG-16; of others what Keras saves without their classifier).
+        class_names: The names of the classes, 'background' first.
+
+    Returns:
+        The model in mode 'training', not compiled. What was loaded is printed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The weights do not fit the network, or the file is none of weights.
+    """
+    source, n_classes = recipe.weights, len(class_names) - 1
+    if source not in ("none", "imagenet") and not Path(source).is_file():
+        raise FileNotFoundError(
+            f"There is no file of weights '{source}'. Expected a file, 'imagenet' or 'none'."
+        )
+    if source == "none":
+        return build_network(recipe, n_classes)
+    if source != "imagenet" and is_detector_file(source):
+        model = build_network(recipe, n_classes)
+        print(load_detector_weights(model, source, class_names))
+        return model
+    if recipe.backbone == "vgg16":
+        model = build_network(recipe, n_classes)
+        print(load_vgg16_weights(model, source))
+        return model
+    if recipe.backbone == "ssd7":
+        raise ValueError(
+            f"SSD7 has no base network to give weights to; got '{source}'. It learns from scratch "
+            "('none') or goes on from a detector's file."
+        )
+    return build_network(recipe, n_classes, base_weights=source)
+
+
+def load_detector_weights(
+    model: keras.Model,
+    path: str | Path,
+    class_names: Sequence[str],
+    is_whole: bool = False,
+) -> Any:
+    """Give a model the weights of a detector of the same kind; nothing changes if they do not fit.
+
+    If the detector's classes have names (those of published weights have; others need a
+    `classes.txt` beside the file), classes of equal names are paired and others start afresh;
+    without names, all classes of equally many are kept, and none of another number.
 
     Arguments:
         model: A model in mode 'training'.
-        source: ``'imagenet'``: VGG-16 of `keras.applications`, which is downloaded. Or a file: of a
-            detector (`.keras`, `.weights.h5`, `.h5`, `.caffemodel`, `.pth`), or of VGG-16 (those
-            and `.npz`).
+        path: `.keras`, `.weights.h5`, `.h5`, `.caffemodel` or `.pth`.
         class_names: The names of the model's classes, 'background' first.
         is_whole: Whether the file must have weights for all layers and classes, because the model
             is not going to be trained.
@@ -43,25 +85,14 @@ def load_start_weights(
         A report; print it.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The weights do not fit the model, or the file is none of weights.
+        ValueError: The weights do not fit the model, or the file is none of a detector.
     """
-    if source == "imagenet":
-        return load_vgg16_weights(model)
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file of weights '{path}'. Expected a file, 'imagenet' or 'none'."
-        )
-    entry = next((each for each in PUBLISHED_WEIGHTS if path.name in each.files), None)
-    is_detector = entry.network != "VGG-16" if entry else _is_detector(path)
-    if is_whole and not is_detector:
+    path = Path(path)
+    if not is_detector_file(path):
         raise ValueError(f"'{path}' holds no weights of a detector, at most those of its base.")
-    if not is_detector:
-        return load_vgg16_weights(model, path)
     if path.suffix in _OTHER_READERS:
         return _OTHER_READERS[path.suffix](model, path, skip_mismatch=not is_whole)
-    classes = _paired_classes(path, class_names, list(entry.class_names) if entry else None)
+    classes = _paired_classes(path, class_names)
     if is_whole and len(classes) < len(class_names) - 1:
         missing = [name for n, name in enumerate(class_names) if n and n not in classes]
         raise ValueError(f"'{path}' knows nothing of the classes {', '.join(missing)}.")
@@ -71,23 +102,38 @@ def load_start_weights(
     return report
 
 
-def _paired_classes(
-    path: Path, class_names: Sequence[str], source_names: Sequence[str] | None
-) -> dict[int, int]:
-    """Return {class id of the model: class id of the file} for what both know."""
-    if source_names is None and (path.parent / "classes.txt").is_file():
-        source_names = read_class_names(path.parent / "classes.txt")
-    if source_names is None:
-        n_classes = len(class_names) - 1
-        return {n: n for n in range(1, n_classes + 1)} if _n_classes(path) == n_classes else {}
-    names = list(source_names)
-    return {n: names.index(name) for n, name in enumerate(class_names) if n and name in names[1:]}
+def is_detector_file(path: str | Path) -> bool:
+    """Tell whether a file has weights of a whole detector, predictor layers included.
 
+    Arguments:
+        path: A file of weights.
 
-def _is_detector(path: Path) -> bool:
+    Raises:
+        ValueError: It holds no weights that can be read.
+    """
+    path = Path(path)
+    entry = _published(path)
+    if entry is not None:
+        return entry.network != "VGG-16"
     if path.suffix == ".npz":
         return False
     return path.suffix in _OTHER_READERS or _n_classes(path) is not None
+
+
+def _published(path: Path) -> PublishedWeights | None:
+    return next((entry for entry in PUBLISHED_WEIGHTS if path.name in entry.files), None)
+
+
+def _paired_classes(path: Path, class_names: Sequence[str]) -> dict[int, int]:
+    """Return {class id of the model: class id of the file} for what both know."""
+    entry = _published(path)
+    names = list(entry.class_names) if entry else []
+    if not names and (path.parent / "classes.txt").is_file():
+        names = read_class_names(path.parent / "classes.txt")
+    if not names:
+        n_classes = len(class_names) - 1
+        return {n: n for n in range(1, n_classes + 1)} if _n_classes(path) == n_classes else {}
+    return {n: names.index(name) for n, name in enumerate(class_names) if n and name in names[1:]}
 
 
 def _n_classes(path: Path) -> int | None:
