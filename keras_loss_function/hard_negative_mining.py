@@ -6,6 +6,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_loss_function.global_batch import of_all_devices, of_this_device, total
+
 MINING = ("batch", "per_image")
 
 
@@ -30,13 +32,18 @@ def hard_negatives(
         float32 `(batch, n_boxes)`: 1 for the negatives to keep, else 0. A negative whose loss is 0
         is never kept: there is nothing to learn from it.
     """
-    shape = ops.shape(negative_losses)
-    # Mining ranks the boxes of a "pool": the whole batch, or one image.
-    if mining == "batch":
-        losses = ops.reshape(negative_losses, (1, -1))
-        n_positive = ops.sum(positives_per_image, keepdims=True)
-    else:
-        losses, n_positive = negative_losses, positives_per_image
+    if mining == "per_image":
+        return _hardest(negative_losses, positives_per_image, neg_pos_ratio, n_neg_min)
+    # All boxes of the batch are ranked together, those of the images on other devices, too.
+    of_batch = of_all_devices(negative_losses)  # (images of the whole batch, n_boxes)
+    pool = ops.reshape(of_batch, (1, -1))
+    n_positive = ops.reshape(total(positives_per_image), (1,))
+    kept = ops.reshape(_hardest(pool, n_positive, neg_pos_ratio, n_neg_min), ops.shape(of_batch))
+    return of_this_device(kept, ops.shape(negative_losses)[0])
+
+
+def _hardest(losses: Any, n_positive: Any, neg_pos_ratio: float, n_neg_min: int) -> Any:
+    """Mark the hardest of each pool: `losses` is `(pools, boxes)`, `n_positive` `(pools,)`."""
     wanted = ops.maximum(neg_pos_ratio * n_positive, float(n_neg_min))
     # A static-shape form of "top k with a k that only the data knows": the k-th largest loss is a
     # threshold; all above it are kept, and of those equal to it the first few.
@@ -49,4 +56,4 @@ def hard_negatives(
     tied = ops.cast(losses == threshold, "int32")
     room = k - ops.sum(ops.cast(above, "int32"), axis=-1, keepdims=True)
     kept = ops.logical_or(above, ops.logical_and(tied > 0, ops.cumsum(tied, axis=-1) <= room))
-    return ops.reshape(ops.cast(kept, "float32"), shape)
+    return ops.cast(kept, "float32")

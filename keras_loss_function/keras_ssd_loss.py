@@ -12,6 +12,7 @@ from keras import ops
 from bounding_box_utils.bounding_box_utils import check_box_format
 from keras_loss_function.box_losses import BOX_LOSSES, box_losses, smooth_l1
 from keras_loss_function.class_values import checked_class_values, value_of_class
+from keras_loss_function.global_batch import per_positive
 from keras_loss_function.hard_negative_mining import MINING, hard_negatives
 
 
@@ -106,7 +107,7 @@ class MultiboxLoss(keras.losses.Loss):
         """
         y_true, y_pred = _float32_pair(y_true, y_pred)
         shares = self.class_shares(y_true, y_pred) + self.alpha * self.box_shares(y_true, y_pred)
-        return shares * _weight_of_shares(y_true)
+        return _per_positive(shares, y_true)
 
     def classification_loss(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the part of the loss that is about classes.
@@ -118,7 +119,7 @@ class MultiboxLoss(keras.losses.Loss):
             the `localization_loss`.
         """
         y_true, y_pred = _float32_pair(y_true, y_pred)
-        return self.class_shares(y_true, y_pred) * _weight_of_shares(y_true)
+        return _per_positive(self.class_shares(y_true, y_pred), y_true)
 
     def localization_loss(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the part of the loss that is about boxes, not multiplied by `alpha`.
@@ -129,7 +130,7 @@ class MultiboxLoss(keras.losses.Loss):
             float32 `(batch,)`, in the same unit as `call`.
         """
         y_true, y_pred = _float32_pair(y_true, y_pred)
-        return self.box_shares(y_true, y_pred) * _weight_of_shares(y_true)
+        return _per_positive(self.box_shares(y_true, y_pred), y_true)
 
     def get_config(self) -> dict:
         """Return the constructor arguments that all of these losses have."""
@@ -294,10 +295,9 @@ def _float32_pair(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     return y_true, y_pred
 
 
-def _weight_of_shares(y_true: Any) -> Any:
-    """Return what makes the mean over a batch the sum of all shares a positive."""
-    n_positive = ops.sum(matched_anchors(y_true))
-    return ops.cast(ops.shape(y_true)[0], "float32") / ops.maximum(1.0, n_positive)
+def _per_positive(shares: Any, y_true: Any) -> Any:
+    """Make the mean over the batch the sum of all shares for each positive."""
+    return per_positive(shares, ops.sum(matched_anchors(y_true), axis=-1))
 
 
 def _check_shapes(targets: tuple, predictions: tuple) -> None:

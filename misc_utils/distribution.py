@@ -1,0 +1,240 @@
+"""Training on several devices, by the engines that TensorFlow and JAX have for it.
+
+    with distribution("mirrored") as devices:
+        model = ssd_300(...)
+        model.compile(optimizer, SSDLoss())
+        model.fit(devices.batches(train), epochs=120, validation_data=val)
+
+Build or load, compile and fit the model inside the block. The kinds are
+
+    'none'           one device, on every backend: the block changes nothing
+    'mirrored'       TensorFlow: all GPUs of one machine (`tf.distribute.MirroredStrategy`)
+    'multi_worker'   TensorFlow: several machines or processes, each with its GPUs
+                     (`tf.distribute.MultiWorkerMirroredStrategy`)
+    'data_parallel'  JAX: all devices of one machine (`keras.distribution.DataParallel`)
+
+What is divided, and what is not. `batch_size` is that of the *whole* batch, which the devices share
+out: 32 images on four devices are eight on each. The loss is that of the whole batch, too: divided
+by the number of positives on all devices, with hard negatives that are the hardest of all. So the
+same batches give the same losses, the same metrics and the same steps on one, two or four devices,
+up to rounding; learning rates need no change. Only the numbers shown *during* an epoch may differ a
+little, where the last batch is shared out unevenly. One thing in a network is not divided so:
+batch normalisation takes the mean and the variance of the images on its own device, unless the
+layer was made with `synchronized=True`.
+
+How batches are shared out. 'mirrored' and 'multi_worker' take any batch; the last one of an epoch
+may be smaller than the others. `devices.batches` refuses, in training, one with fewer images than
+devices, because batch normalisation makes NaN of no images. 'data_parallel' takes batches that can
+be shared out evenly, and `devices.batches` says so where one cannot. `to_pydataset` and
+`to_tf_dataset` make batches of one size while they shuffle, or with `full_batches=True`.
+
+Several machines. Every process runs the same script with its own number, and all call `fit` with
+the same arguments:
+
+    TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:12345", "10.0.0.2:12345"]},
+                "task": {"type": "worker", "index": 0}}'  python train.py
+
+The block must be the first thing that uses TensorFlow. Give data sets a `seed`: every process makes
+the same batches and trains on its share of them, so each machine needs the CPU cores for whole
+batches. Whatever uses the model, also `predict` and a callback that evaluates, must run in all
+processes, since they wait for one another; whatever writes files, only where `devices.is_chief`.
+If one process dies, the others cannot go on: start all again, and let them load the last
+checkpoint (`misc_utils.training.Checkpoints`, in a folder that all can read). With the data set's
+`start_epoch` and `fit`'s `initial_epoch` set to the checkpoint's epoch, training goes on as if
+nothing had happened.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+KINDS = ("none", "mirrored", "multi_worker", "data_parallel")
+_BACKENDS = {"mirrored": "tensorflow", "multi_worker": "tensorflow", "data_parallel": "jax"}
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices that a model is trained on.
+
+    Attributes:
+        kind: One of `KINDS`.
+        n_devices: The number of devices, those of all processes together.
+        process: The number of this process, from 0.
+        n_processes: The number of processes.
+    """
+
+    kind: str = "none"
+    n_devices: int = 1
+    process: int = 0
+    n_processes: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the process that writes checkpoints and results."""
+        return self.process == 0
+
+    def batches(self, dataset: Any) -> Any:
+        """Prepare a data set for training on these devices.
+
+        Arguments:
+            dataset: What `fit` takes, for example what `DataGenerator.to_pydataset` returns.
+
+        Returns:
+            The data set. A `keras.utils.PyDataset` raises a ValueError at a batch that these
+            devices cannot share out; others are returned as they are.
+        """
+        if self.n_devices == 1 or not isinstance(dataset, keras.utils.PyDataset):
+            return dataset
+        return _CheckedBatches(dataset, self)
+
+    def check_batch(self, n_images: int) -> None:
+        """Raise a ValueError if a batch for training cannot be shared out.
+
+        Arguments:
+            n_images: The number of images in the batch.
+        """
+        if self.kind == "data_parallel":
+            wanted, is_right = "a multiple of that", n_images % self.n_devices == 0
+        else:
+            wanted, is_right = "at least as many", n_images >= self.n_devices
+        if self.n_devices > 1 and not is_right:
+            raise ValueError(
+                f"A batch has {n_images} images, but with '{self.kind}' {self.n_devices} devices "
+                f"share it, which takes {wanted}. Choose another batch_size; if this was the last "
+                "batch of an epoch, make the data set with full_batches=True."
+            )
+
+
+@contextmanager
+def distribution(kind: str = "none", devices: Sequence[str] | None = None) -> Iterator[Devices]:
+    """Build, compile and fit models on several devices: see the text of this module.
+
+    Arguments:
+        kind: One of `KINDS`.
+        devices: The names of the devices, such as ``["GPU:0", "GPU:1"]`` with TensorFlow or
+            ``["gpu:0", "gpu:1"]`` with JAX; None: all that there are. Not for ``'multi_worker'``,
+            whose processes use what they see.
+
+    Yields:
+        The `Devices`.
+
+    Raises:
+        ValueError: the kind does not exist, needs another backend, or finds no other processes.
+    """
+    _check(kind, devices)
+    if kind == "none":
+        scope, found = nullcontext(), Devices()
+    elif kind == "data_parallel":
+        scope, found = _data_parallel(devices)
+    else:
+        scope, found = _tensorflow(kind, devices)
+    with scope:
+        yield found
+
+
+def _check(kind: str, devices: Sequence[str] | None) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}.")
+    backend, needed = keras.backend.backend(), _BACKENDS.get(kind)
+    if needed not in (None, backend):
+        others = [name for name in KINDS if _BACKENDS.get(name) == backend]
+        cure = (
+            f"use {' or '.join(map(repr, others))}"
+            if others
+            else "this library trains on one device with it (torch's DistributedDataParallel is "
+            "not used)"
+        )
+        raise ValueError(
+            f"'{kind}' needs the backend {needed}, but Keras runs on {backend}: {cure}, or set the "
+            f"environment variable KERAS_BACKEND={needed}."
+        )
+    if kind == "multi_worker":
+        if devices is not None:
+            raise ValueError(f"'{kind}' uses all devices it sees; got devices={list(devices)}.")
+        if not os.environ.get("TF_CONFIG"):
+            raise ValueError(
+                "'multi_worker' finds the other processes in the environment variable TF_CONFIG, "
+                "which is not set. It looks like this: "
+                '{"cluster": {"worker": ["10.0.0.1:12345", "10.0.0.2:12345"]}, '
+                '"task": {"type": "worker", "index": 0}}'
+            )
+
+
+def _data_parallel(devices: Sequence[str] | None) -> tuple[AbstractContextManager, Devices]:
+    data_parallel = keras.distribution.DataParallel(devices=list(devices) if devices else None)
+    return data_parallel.scope(), Devices("data_parallel", data_parallel.num_model_replicas)
+
+
+def _tensorflow(kind: str, devices: Sequence[str] | None) -> tuple[AbstractContextManager, Devices]:
+    strategy = _strategy(kind, None if devices is None else tuple(devices))
+    resolver = strategy.cluster_resolver
+    process, n_processes = 0, 1
+    if resolver is not None:
+        process, n_processes = resolver.task_id, resolver.cluster_spec().num_tasks("worker")
+    return strategy.scope(), Devices(kind, strategy.num_replicas_in_sync, process, n_processes)
+
+
+# One for each process: what devices exchange has numbers, which a second strategy would use again.
+@functools.cache
+def _strategy(kind: str, devices: tuple[str, ...] | None) -> Any:
+    import tensorflow as tf
+
+    base = {
+        "mirrored": tf.distribute.MirroredStrategy,
+        "multi_worker": tf.distribute.MultiWorkerMirroredStrategy,
+    }[kind]
+
+    class Strategy(base):
+        """The strategy, with a `reduce` that takes all that Keras 3.15 hands to it.
+
+        Before the first step, Keras reduces a first batch, a pair of arrays, to one device's share,
+        of which it needs the shapes only. Several workers cannot reduce a pair at all, and no
+        strategy can add up shares of different sizes. After each step, Keras reduces losses along
+        axis 0, which scalars do not have.
+        """
+
+        def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
+            if isinstance(value, tuple | list | dict):
+                return keras.tree.map_structure(
+                    lambda part: self.experimental_local_results(part)[0], value
+                )
+            if len(self.experimental_local_results(value)[0].shape) == 0:
+                axis = None
+            return super().reduce(reduce_op, value, axis=axis)
+
+    return Strategy() if devices is None else Strategy(list(devices))
+
+
+class _CheckedBatches(keras.utils.PyDataset):
+    """A data set that looks at the size of its batches."""
+
+    def __init__(self, dataset: keras.utils.PyDataset, devices: Devices):
+        super().__init__(dataset.workers, dataset.use_multiprocessing, dataset.max_queue_size)
+        self._dataset = dataset
+        self._devices = devices
+
+    @property
+    def num_batches(self) -> int | None:
+        """As of the data set."""
+        return self._dataset.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        batch = self._dataset[index]
+        first = batch[0] if isinstance(batch, tuple | list) else batch
+        self._devices.check_batch(len(keras.tree.flatten(first)[0]))
+        return batch
+
+    def on_epoch_begin(self) -> None:
+        """Tell the data set."""
+        self._dataset.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Tell the data set."""
+        self._dataset.on_epoch_end()
