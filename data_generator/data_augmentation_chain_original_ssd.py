@@ -128,7 +128,20 @@ class SSDPhotometricDistortions(RandomChoice):
 
 
 class SSDDataAugmentation(TransformationChain):
-    """Distort, expand, crop, flip and resize images as for the training of SSD."""
+    """Distort, expand, crop, flip and resize images as for the training of SSD.
+
+    Example:
+        >>> import numpy as np
+        >>> from data_generator.data_augmentation_chain_original_ssd import SSDDataAugmentation
+        >>> augment = SSDDataAugmentation(300, 300, rng=0)
+        >>> image, labels = np.zeros((375, 500, 3), np.uint8), np.array([[1, 100, 80, 300, 280]])
+        >>> for _ in range(3):
+        ...     new_image, new_labels = augment(image, labels)
+        ...     print(new_image.shape, new_labels.tolist())
+        (300, 300, 3) [[1, 2, 0, 214, 200]]
+        (300, 300, 3) [[1, 28, 29, 290, 299]]
+        (300, 300, 3) [[1, 51, 90, 299, 223]]
+    """
 
     def __init__(
         self,

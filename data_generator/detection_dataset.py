@@ -274,6 +274,13 @@ class DetectionDataset:
             ValueError: A fraction is not positive, they sum up to more than 1, or a part would be
                 empty.
             DatasetError: No data set is loaded, or it has no labels to stratify by.
+
+        Example:
+            >>> from data_generator.detection_dataset import DetectionDataset
+            >>> data = DetectionDataset(filenames=[f"{i}.jpg" for i in range(10)])
+            >>> train, val = data.split((0.8, 0.2), seed=0)
+            >>> len(train.filenames), val.filenames
+            (8, ['0.jpg', '2.jpg'])
         """
         self.check()
         strata = None

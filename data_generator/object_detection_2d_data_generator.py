@@ -92,6 +92,19 @@ class DataGenerator(BatchSource):
             AnnotationError: The file cannot be read as described; it names line and value.
             EmptyAnnotationsError: No image is left (an `IndexError` as well).
             ValueError: An argument is wrong.
+
+        Example:
+            >>> from data_generator.object_detection_2d_data_generator import DataGenerator
+            >>> with open("labels.csv", "w") as file:
+            ...     print("image_name,xmin,xmax,ymin,ymax,class_id", file=file)
+            ...     print("a.jpg,10,50,20,80,1", file=file)
+            ...     print("b.jpg,,,,,", file=file)  # an image without objects
+            >>> data = DataGenerator()
+            >>> data.parse_csv("images", "labels.csv", classes=["background", "car"], verbose=False)
+            >>> data.filenames
+            ['images/a.jpg', 'images/b.jpg']
+            >>> data.labels  # class_id, xmin, ymin, xmax, ymax
+            [array([[ 1, 10, 20, 50, 80]]), array([], shape=(0, 5), dtype=int64)]
         """
         if labels_filename is None:
             raise ValueError("labels_filename must be given to parse a CSV file")
@@ -277,6 +290,19 @@ class DataGenerator(BatchSource):
         Raises:
             AnnotationError: A file is missing or cannot be read; it names file, line, value.
             ValueError: An argument is wrong.
+
+        Example:
+            >>> from pathlib import Path
+            >>> import numpy as np
+            >>> from data_generator.object_detection_2d_data_generator import DataGenerator
+            >>> from misc_utils.drawing import save_image
+            >>> save_image("photos/a.png", np.zeros((100, 200, 3), np.uint8))
+            >>> _ = Path("photos/a.txt").write_text("1 0.5 0.5 0.2 0.4")
+            >>> data = DataGenerator()
+            >>> classes = ["background", "cat", "dog"]
+            >>> data.parse_yolo(["photos"], ["photos"], classes, verbose=False)
+            >>> data.labels  # a dog, 40 x 40 pixels, in the middle
+            [array([[  2.,  80.,  30., 120.,  70.]], dtype=float32)]
         """
         self.images_dirs = images_dirs
         self.labels_dirs = labels_dirs

@@ -151,7 +151,16 @@ class ResizeRandomInterp(RandomChoice):
 
 
 class Flip(GeometricTransformation):
-    """Mirror images, left to right or top to bottom."""
+    """Mirror images, left to right or top to bottom.
+
+    Example:
+        >>> import numpy as np
+        >>> from data_generator.object_detection_2d_geometric_ops import Flip
+        >>> image, labels = np.zeros((100, 200, 3), np.uint8), np.array([[1, 20, 30, 60, 80]])
+        >>> flipped_image, flipped_labels = Flip("horizontal")(image, labels)
+        >>> flipped_labels
+        array([[  1, 140,  30, 180,  80]])
+    """
 
     def __init__(self, dim: str = "horizontal", labels_format: Format = None):
         """Set the direction.

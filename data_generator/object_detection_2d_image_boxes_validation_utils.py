@@ -78,7 +78,16 @@ class BoundGenerator:
 
 
 class BoxFilter:
-    """Keep the boxes that pass up to three tests: overlap with the image, area, extent."""
+    """Keep the boxes that pass up to three tests: overlap with the image, area, extent.
+
+    Example:
+        >>> import numpy as np
+        >>> from data_generator.object_detection_2d_image_boxes_validation_utils import BoxFilter
+        >>> keep = BoxFilter(overlap_criterion="center_point", check_min_area=False)
+        >>> labels = np.array([[1, -50, 10, 40, 60], [2, -10, 10, 80, 60]])
+        >>> keep(labels, image_height=100, image_width=100)  # the first one's centre is outside
+        array([[  2, -10,  10,  80,  60]])
+    """
 
     def __init__(
         self,

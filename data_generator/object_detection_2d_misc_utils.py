@@ -27,6 +27,16 @@ def apply_inverse_transforms(
     Raises:
         ValueError: if the predictions are neither a list nor an array, or there are not as many
             images as lists of inverters.
+
+    Example:
+        >>> import numpy as np
+        >>> from data_generator.object_detection_2d_geometric_ops import Resize
+        >>> from data_generator.object_detection_2d_misc_utils import apply_inverse_transforms
+        >>> image = np.zeros((600, 900, 3), np.uint8)
+        >>> resized, inverter = Resize(300, 300)(image, return_inverter=True)
+        >>> detections = [np.array([[1, 0.9, 10, 10, 50, 50]])]  # in pixels of the resized image
+        >>> apply_inverse_transforms(detections, [[inverter]])
+        [array([[  1. ,   0.9,  30. ,  20. , 150. , 100. ]])]
     """
     if not isinstance(y_pred_decoded, (list, np.ndarray)):
         raise ValueError(

@@ -219,7 +219,14 @@ class RandomSaturation(RandomArgument):
 
 
 class Brightness(ValueMap):
-    """Add to the values of an RGB image, and clip them to [0, 255]."""
+    """Add to the values of an RGB image, and clip them to [0, 255].
+
+    Example:
+        >>> import numpy as np
+        >>> from data_generator.object_detection_2d_photometric_ops import Brightness
+        >>> Brightness(100)(np.array([[[0, 100, 200]]], np.uint8))  # stays within 0 to 255
+        array([[[100, 200, 255]]], dtype=uint8)
+    """
 
     def __init__(self, delta: float):
         """Set what is added, in grey levels."""
@@ -273,7 +280,16 @@ class Contrast(ValueMap):
 
 
 class RandomContrast(RandomArgument):
-    """Change the contrast of an RGB image by a random factor."""
+    """Change the contrast of an RGB image by a random factor.
+
+    Example:
+        >>> import numpy as np
+        >>> from data_generator.object_detection_2d_photometric_ops import RandomContrast
+        >>> image = np.array([[[100, 150, 200]]], np.uint8)
+        >>> contrast = RandomContrast(0.5, 1.5, prob=1.0, rng=0)  # the same seed, the same images
+        >>> [contrast(image).tolist() for _ in range(3)]
+        [[[[106, 145, 183]]], [[[113, 139, 165]]], [[[89, 159, 230]]]]
+    """
 
     def __init__(
         self,

@@ -195,7 +195,19 @@ class GeometricTransformation(Transformation):
 
 
 class TransformationChain(Transformation):
-    """Several transformations, one after another."""
+    """Several transformations, one after another.
+
+    Example:
+        >>> import numpy as np
+        >>> from data_generator.object_detection_2d_geometric_ops import RandomFlip, Resize
+        >>> from data_generator.object_detection_2d_photometric_ops import RandomBrightness
+        >>> from data_generator.transformation import TransformationChain
+        >>> chain = TransformationChain([RandomBrightness(), RandomFlip(), Resize(300, 300)], rng=0)
+        >>> image, labels = np.zeros((100, 200, 3), np.uint8), np.array([[1, 20, 30, 60, 80]])
+        >>> new_image, new_labels = chain(image, labels)
+        >>> new_image.shape, new_labels
+        ((300, 300, 3), array([[  1,  30,  90,  90, 240]]))
+    """
 
     def __init__(
         self,

@@ -37,6 +37,14 @@ def precision_and_recall(
     Returns:
         Two `(n,)` float64 arrays: precisions (0 as long as there are only neutral detections) and
         recalls (NaN if there is nothing to recall).
+
+    Example:
+        Right, wrong, right: three detections, of four objects there are:
+
+        >>> from eval_utils.average_precision import precision_and_recall
+        >>> precisions, recalls = precision_and_recall([1, 1, 2], [0, 1, 1], num_gt=4)
+        >>> precisions.round(2), recalls
+        (array([1.  , 0.5 , 0.67]), array([0.25, 0.25, 0.5 ]))
     """
     true_positives = np.asarray(cumulative_true_positives, dtype=np.float64)
     detections = true_positives + np.asarray(cumulative_false_positives)
@@ -68,6 +76,15 @@ def average_precision(
 
     Raises:
         ValueError: if `mode` or `num_recall_points` is not as described.
+
+    Example:
+        >>> from eval_utils.average_precision import average_precision
+        >>> precisions, recalls = [1.0, 0.5, 2 / 3], [0.25, 0.25, 0.5]
+        >>> for mode in "sample", "integrate", "coco":
+        ...     print(mode, round(average_precision(precisions, recalls, mode), 3))
+        sample 0.455
+        integrate 0.417
+        coco 0.422
     """
     check_average_precision_mode(mode, num_recall_points)
     if mode == "integrate":

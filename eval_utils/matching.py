@@ -75,6 +75,19 @@ def match_detections(
 
     Raises:
         ValueError: if `border_pixels` is unknown or a box array is not `(..., 4)`.
+
+    Example:
+        Two detections of the only object of image 0, then one in image 1, where there is none:
+
+        >>> import numpy as np
+        >>> from eval_utils.matching import match_detections
+        >>> boxes = np.array([[11, 10, 50, 50], [10, 10, 48, 50], [10, 10, 50, 50]])
+        >>> truth = np.array([[10, 10, 50, 50]])
+        >>> matches = match_detections(
+        ...     np.array([0, 0, 1]), boxes, np.array([0]), truth, gt_neutral=np.array([False])
+        ... )
+        >>> matches.true_positives, matches.gt_indices  # the second one is a duplicate
+        (array([ True, False, False]), array([ 0,  0, -1]))
     """
     detection, gt, overlaps = overlapping_pairs(
         images, boxes, gt_images, gt_boxes, iou_threshold, border_pixels

@@ -63,6 +63,19 @@ def score_detections(
 
     Raises:
         ValueError: if ground truth and detections do not belong together, or a setting is unknown.
+
+    Example:
+        One image with two objects of class 1; one is found, and something that is none:
+
+        >>> import numpy as np
+        >>> from eval_utils.scoring import score_detections
+        >>> labels = {"street": np.array([[1, 10, 10, 50, 50], [1, 60, 10, 90, 40]])}
+        >>> detections = {"street": np.array([[1, 0.9, 12, 10, 50, 50], [1, 0.6, 10, 60, 40, 90]])}
+        >>> scores = score_detections(labels, detections, class_names=["background", "car"])
+        >>> round(scores.mean_average_precision, 3)
+        0.545
+        >>> scores.cumulative_precisions[1], scores.cumulative_recalls[1]
+        (array([1. , 0.5]), array([0.5, 0.5]))
     """
     data = _data_set(ground_truth, eval_neutral)
     class_names = class_names or getattr(data, "class_names", None)

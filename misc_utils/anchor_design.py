@@ -122,6 +122,25 @@ def suggest_anchors(
 
     Raises:
         ValueError: The data set has no boxes with an area.
+
+    Example:
+        Lamp posts, seven times as high as wide:
+
+        >>> import numpy as np
+        >>> from data_generator.detection_dataset import DetectionDataset
+        >>> from misc_utils.anchor_design import suggest_anchors
+        >>> images = np.zeros((40, 300, 300, 3), np.uint8)
+        >>> left, top = np.random.default_rng(0).uniform(0, 180, (2, 40))
+        >>> labels = [np.array([[1, x, y, x + 15, y + 105]]) for x, y in zip(left, top)]
+        >>> data = DetectionDataset(filenames=[f"{i}.jpg" for i in range(40)], labels=labels)
+        >>> data.images = list(images)
+        >>> print(suggest_anchors(data, (300, 300)))
+        scales = [0.1323, 0.1323, 0.1323, 0.1323, 0.1587]
+        aspect_ratios_per_layer = [[0.14], [0.14], [0.14], [0.14]]
+        Found by: k-means, 4 shapes
+        Boxes with an anchor of IoU >= 0.5: 0.0% before, 100.0% with these
+        Mean of the best IoUs: 0.341 before, 0.739 with these
+        Anchors in an image: 7160 before, 1790 with these
     """
     if predictor_sizes is None:
         predictor_sizes = [

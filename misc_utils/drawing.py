@@ -49,6 +49,16 @@ def draw_detections(
     Raises:
         ValueError: if an array has another shape or dtype than said above, if a coordinate is not
             a finite number, or if a class id has no name.
+
+    Example:
+        >>> import numpy as np
+        >>> from misc_utils.drawing import draw_detections, save_image
+        >>> image = np.zeros((240, 320, 3), np.uint8)
+        >>> detections = np.array([[1, 0.97, 40, 60, 200, 180]])
+        >>> picture = draw_detections(image, detections, class_names=["background", "cat"])
+        >>> save_image("cat.png", picture)
+        >>> picture.shape, picture.dtype
+        ((240, 320, 3), dtype('uint8'))
     """
     boxes = [] if ground_truth is None else _ground_truth_boxes(ground_truth, class_names)
     boxes += _detection_boxes(detections, class_names)
@@ -119,6 +129,11 @@ def class_color(class_id: int) -> Color:
 
     Returns:
         Three integers from 0 to 255.
+
+    Example:
+        >>> from misc_utils.drawing import class_color
+        >>> class_color(1), class_color(2)
+        ((99, 19, 236), (19, 236, 36))
     """
     hue = (0.11 + 0.618034 * class_id) % 1.0
     lightness = (0.5, 0.65, 0.38)[class_id // 7 % 3]

@@ -49,6 +49,16 @@ def sample_tensors(
 
     Raises:
         ValueError: naming the argument that is not as described.
+
+    Example:
+        From a kernel and a bias for 4 classes to those for classes 0, 2 and 3:
+
+        >>> import numpy as np
+        >>> from misc_utils.tensor_sampling_utils import sample_tensors
+        >>> kernel, bias = np.zeros((3, 3, 8, 4)), np.array([0.0, 0.1, 0.2, 0.3])
+        >>> new_kernel, new_bias = sample_tensors([kernel, bias], [3, 3, 8, [0, 2, 3]], axes=[[3]])
+        >>> new_kernel.shape, new_bias
+        ((3, 3, 8, 3), array([0. , 0.2, 0.3]))
     """
     tensors = [np.asarray(tensor) for tensor in weights_list]
     if not tensors:
