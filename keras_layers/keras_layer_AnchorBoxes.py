@@ -26,6 +26,12 @@ class AnchorBoxes(keras.layers.Layer):
     Output: float32 `(batch, height, width, n_boxes, 8)`: four anchor coordinates in the format
     `coords`, then the four variances. The layer has no weights: what it outputs is a constant of
     the graph, made once when the layer is built, in float32 under any dtype policy.
+
+    Example:
+        >>> from keras_layers.keras_layer_AnchorBoxes import AnchorBoxes
+        >>> layer = AnchorBoxes(300, 300, this_scale=0.2, next_scale=0.37, aspect_ratios=(1.0, 2.0))
+        >>> layer.compute_output_shape((None, 19, 19, 512))  # 3 boxes a cell: ratio 1 has two
+        (None, 19, 19, 3, 8)
     """
 
     def __init__(

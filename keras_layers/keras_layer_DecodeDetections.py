@@ -16,6 +16,20 @@ class DecodeDetections(DecodingLayer):
 
     One anchor box may be reported for several classes. `decode_detections` does the same outside of
     the model. Arguments, input and output are those of `DecodingLayer`.
+
+    Example:
+        An encoded target has the layout of a prediction, so decoding it gives the object back:
+
+        >>> import keras
+        >>> import numpy as np
+        >>> from keras_layers.keras_layer_DecodeDetections import DecodeDetections
+        >>> from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
+        >>> encoder = SSDInputEncoder(100, 200, n_classes=2, predictor_sizes=[(6, 12), (3, 6)])
+        >>> targets = encoder([np.array([[2, 20, 30, 60, 80]])])
+        >>> detections = DecodeDetections(img_height=100, img_width=200)(keras.ops.array(targets))
+        >>> keras.ops.convert_to_numpy(detections)[0, :2].round(2)
+        array([[ 2.,  1., 20., 30., 60., 80.],
+               [ 0.,  0.,  0.,  0.,  0.,  0.]], dtype=float32)
     """
 
     def candidate_scores(self, confidences: Any) -> Any:

@@ -28,6 +28,13 @@ class L2Normalization(keras.layers.Layer):
     squares of a few hundred activations exceed what float16 can hold.
 
     One weight, `<layer name>_gamma`, of shape `(channels,)`.
+
+    Example:
+        >>> import keras
+        >>> from keras_layers.keras_layer_L2Normalization import L2Normalization
+        >>> pixel = [[[[3.0, 4.0]]]]  # one pixel with two channels, of length 5
+        >>> keras.ops.convert_to_numpy(L2Normalization(gamma_init=20)(keras.ops.array(pixel)))
+        array([[[[12., 16.]]]], dtype=float32)
     """
 
     def __init__(self, gamma_init: float = 20, gamma_regularizer: Any = None, **kwargs: Any):

@@ -61,6 +61,18 @@ def detect(
         ValueError: if an image is not a uint8 array as above, if a file cannot be read
             (`ImageReadError`, which names the file), if `batch_size` is below 1, or if the model
             decodes by itself and drops detections above `confidence_thresh`.
+
+    Example:
+        With a model that has learnt nothing yet, and two images of different sizes:
+
+        >>> import numpy as np
+        >>> from misc_utils.detection import detect
+        >>> from models.keras_ssd7 import build_model
+        >>> model = build_model((64, 64, 3), n_classes=2)
+        >>> images = [np.zeros((120, 160, 3), np.uint8), np.zeros((480, 640, 3), np.uint8)]
+        >>> detections = detect(model, images, confidence_thresh=0.99)
+        >>> [boxes.shape for boxes in detections]
+        [(0, 6), (0, 6)]
     """
     settings = read_model_settings(model)
     if batch_size < 1:

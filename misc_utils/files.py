@@ -93,5 +93,12 @@ def write_text(path: str | os.PathLike, content: str) -> None:
     Arguments:
         path: the file to make or to replace.
         content: all of its content; line ends are written as they are.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from misc_utils.files import write_text
+        >>> write_text("results/classes.txt", "background cat dog")  # makes the folder, too
+        >>> Path("results/classes.txt").read_text()
+        'background cat dog'
     """
     write_bytes(path, content.encode("utf-8"))

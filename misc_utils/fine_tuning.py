@@ -67,6 +67,15 @@ def freeze(model: keras.Model, up_to: str) -> list[str]:
 
     Raises:
         ValueError: if the model has no such layer.
+
+    Example:
+        >>> from misc_utils.fine_tuning import freeze
+        >>> from models.keras_ssd7 import build_model
+        >>> model = build_model((64, 64, 3), n_classes=2)
+        >>> freeze(model, "conv2")
+        ['conv1', 'bn1', 'conv2']
+        >>> model.get_layer("conv3").trainable
+        True
     """
     frozen = [model.get_layer(name) for name in layers_up_to(model, up_to)]
     for layer in frozen:
@@ -100,6 +109,15 @@ class LearningRateMultipliers(keras.optimizers.Optimizer):
 
     Learning rate, schedules, clipping and weight decay are the other optimizer's; a moving average
     of the weights (`use_ema`) is taken over from it.
+
+    Example:
+        >>> import keras
+        >>> from misc_utils.fine_tuning import LearningRateMultipliers
+        >>> optimizer = LearningRateMultipliers(
+        ...     keras.optimizers.SGD(1e-3), {"conv[12]_*": 0.1, "*/bias": 2.0}
+        ... )
+        >>> optimizer.multiplier("conv1_1/kernel"), optimizer.multiplier("conv6_1/bias")
+        (0.1, 2.0)
     """
 
     def __init__(

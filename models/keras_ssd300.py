@@ -128,5 +128,11 @@ def ssd_300(
 
     Raises:
         ValueError: naming the argument that is not as described.
+
+    Example:
+        >>> from models.keras_ssd300 import SCALES_VOC, ssd_300
+        >>> model = ssd_300((300, 300, 3), n_classes=20, scales=SCALES_VOC)
+        >>> model.output_shape  # images, anchors, (background, 20 classes) + 12
+        (None, 8732, 33)
     """
     return build_vgg_ssd(SSD300, **locals())

@@ -108,6 +108,15 @@ def build_model(
 
     Raises:
         ValueError: naming the argument that is not as described.
+
+    Example:
+        >>> from models.keras_ssd7 import build_model
+        >>> from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
+        >>> model = build_model((96, 128, 3), n_classes=2)
+        >>> model.output_shape  # images, anchors, (background, 2 classes) + 12
+        (None, 1016, 15)
+        >>> SSDInputEncoder.from_model(model)([]).shape  # targets of no images, of the same layout
+        (0, 1016, 15)
     """
     anchors = AnchorSettings.from_arguments(
         n_layers=len(_PREDICTOR_STAGES),
