@@ -93,6 +93,8 @@ def find_feature_maps(network: keras.Model, feature_layers: Sequence[Any]) -> di
         ValueError: naming what the network does not have, with what it has instead.
     """
     _check_network(network)
+    if isinstance(network, keras.Sequential):  # which has a graph, but does not show it
+        network = keras.Model(network.inputs, network.outputs, name=network.name)
     if isinstance(feature_layers, str) or not feature_layers:
         raise ValueError(
             "`feature_layers` must list the layers to predict from, at least one; got "
@@ -226,36 +228,40 @@ def _feature_map(network: keras.Model, wanted: Any) -> tuple[str, Any]:
         for name, tensor in outputs.items():
             if tensor is wanted:
                 return name, tensor
-        raise ValueError(f"The backbone {network.name!r} does not make the tensor {wanted}.")
+        raise ValueError(
+            f"No layer of the backbone {network.name!r} has the output {wanted}. (Of a layer that "
+            "is used several times only the first output counts: put an Identity layer behind the "
+            "others.)"
+        )
     name = wanted.name if isinstance(wanted, keras.layers.Layer) else wanted
     if name not in outputs:
         raise ValueError(
-            f"The backbone {network.name!r} has no layer {name!r}. {_candidates(outputs, name)}"
+            f"The backbone {network.name!r} has no layer {name!r}. {_candidates(network, name)}"
         )
     tensor = outputs[name]
     if not keras.backend.is_keras_tensor(tensor):
-        raise ValueError(f"Layer {name!r} is used several times, or has several outputs.")
+        raise ValueError(f"Layer {name!r} has several outputs; name one that has one.")
     return name, tensor
 
 
 def _output(operation: Any) -> Any:
-    try:
-        return operation.output
-    except (AttributeError, ValueError):  # it is used several times: none of them is the output
-        return None
+    return getattr(operation, "output", None)  # operations that are used elsewhere have none
 
 
-def _candidates(outputs: dict[str, Any], name: Any) -> str:
+def _candidates(network: keras.Model, name: Any) -> str:
     """Say which names are similar, and which layers are the last before the map gets coarser."""
-    last: dict[tuple, str] = {}
-    height = None
-    for candidate, tensor in outputs.items():
-        if keras.backend.is_keras_tensor(tensor) and len(tensor.shape) == 4:
-            height = height or tensor.shape[1]
-            last[tuple(tensor.shape[1:3])] = candidate
-    similar = get_close_matches(str(name), outputs)
+    names = [operation.name for operation in network.operations]
+    similar = get_close_matches(str(name), names)
     words = f"Similar are {', '.join(similar)}. " if similar else ""
+    height = network.inputs[0].shape[1]
     if height is None:
-        return f"{words}Its last feature map is {list(last.values())[-1]!r}." if last else words
+        return f"{words}`summary()` lists all layers."
+    last: dict[tuple, str] = {}
+    for operation in network.operations:
+        shape = getattr(_output(operation), "shape", ())
+        # A layer of padding makes no map of its own.
+        no_map = isinstance(operation, keras.layers.InputLayer | keras.layers.ZeroPadding2D)
+        if len(shape) == 4 and not no_map:
+            last[tuple(shape[1:3])] = operation.name
     strides = [f"{layer!r} (stride {height / size[0]:.0f})" for size, layer in last.items()]
     return f"{words}The last layers before the map gets coarser are {', '.join(strides)}."
