@@ -1,0 +1,232 @@
+"""Tests of the training script for all networks, on a few digit scenes."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from examples import train_ssd
+from examples.digit_scenes import CLASSES, make_digit_scenes
+from misc_utils.detection import detect
+from misc_utils.recipe import read_recipe
+
+FOLDER = Path(train_ssd.__file__).parent
+KILLED_TRAINING = Path(__file__).with_name("killed_training.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _precision_of_other_tests():
+    """The script sets the dtype policy of its process."""
+    policy = keras.mixed_precision.dtype_policy()
+    yield
+    keras.mixed_precision.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes") / "digits"
+    return make_digit_scenes(folder, n_train=10, n_val=4, n_test=4, image_size=(96, 128))
+
+
+def command_line(scenes, output, *more):
+    """A tiny SSD7: 10 images in batches of 4 make three steps an epoch, the last one filled up."""
+    sets = scenes / "ImageSets" / "Main"
+    arguments = ["--preset", "ssd7", "--output", output]
+    arguments += ["--train", sets / "train.txt", "--val", sets / "val.txt"]
+    arguments += ["--image-size", 64, 96, "--batch-size", 4, "--steps", 5]
+    arguments += ["--checkpoint-every", 2, "--validate-every", 4, "--workers", 0]
+    return [str(argument) for argument in [*arguments, *more]]
+
+
+def train(scenes, output, *more):
+    train_ssd.main(command_line(scenes, output, *more))
+
+
+def error_of(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        train_ssd.main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def history(output):
+    with open(output / "history.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def results(scenes, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "new"
+    train(scenes, output)
+    return output
+
+
+def test_all_files_are_written(results):
+    assert {path.name for path in results.iterdir()} == {
+        "recipe.toml",
+        "classes.txt",
+        "history.csv",
+        "checkpoints",
+        "best.weights.h5",
+        "model.keras",
+    }
+    assert (results / "classes.txt").read_text().split() == list(CLASSES[1:])
+
+
+def test_history_has_losses_and_the_map_of_validated_steps(results):
+    rows = history(results)
+    assert [row["step"] for row in rows] == ["2", "4", "5"]  # the last round is shorter
+    assert [row["val_mAP"] != "" for row in rows] == [False, True, True]
+    for row in rows:
+        parts = float(row["classification_loss"]) + float(row["localization_loss"])
+        assert float(row["loss"]) == pytest.approx(parts, rel=1e-4)
+        assert math.isfinite(parts)
+
+
+def test_the_model_detects_and_computes_in_float32(results):
+    model = keras.saving.load_model(results / "model.keras")
+    assert model.dtype_policy.name == "float32"
+    assert detect(model, np.zeros((50, 70, 3), np.uint8), 0.0, top_k=7)[0].shape == (7, 6)
+
+
+def test_the_recipe_beside_the_results_makes_the_same_recipe(results):
+    recipe = read_recipe([results / "recipe.toml"])
+    assert (recipe.backbone, recipe.image_size, recipe.steps) == ("ssd7", (64, 96), 5)
+    assert recipe.classes == CLASSES[1:]
+
+
+def test_a_finished_run_resumes_to_its_end(results, scenes, capsys):
+    before = history(results)
+    train_ssd.main(["--output", str(results), "--resume"])
+    assert "resuming after step 5" in capsys.readouterr().out
+    assert history(results) == before
+
+
+def test_a_run_is_not_overwritten(results, scenes, capsys):
+    assert "--resume" in error_of(capsys, command_line(scenes, results))
+
+
+def test_another_setting_is_refused(results, scenes, capsys):
+    arguments = command_line(scenes, results, "--resume", "--learning-rate", 0.5)
+    assert "learning_rate: 0.002 -> 0.5" in error_of(capsys, arguments)
+
+
+def test_other_data_are_refused(results, scenes, capsys):
+    other = scenes / "ImageSets" / "Main" / "test.txt"
+    arguments = command_line(scenes, results, "--resume", "--train", other)
+    assert "other training data" in error_of(capsys, arguments)
+
+
+def test_a_run_of_another_script_is_left_alone(scenes, tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    assert "another script" in error_of(capsys, command_line(scenes, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "voc"], "Known are caffe-faithful, coco-ssd300"),
+        (["--train", "nowhere.txt"], "nowhere.txt: there is no such file"),
+        ([], "Name the training data"),
+        (["--image-size", "300x300"], "Expected a number"),
+        (["--image-size", "300"], "`image_size` must be height and width"),
+        (["--decay-at", "20", "10"], "`decay_at` must ascend"),
+        (["--validate-every", "1500"], "multiple of `checkpoint_every`"),
+        (["--steps", "0"], "`steps` must be at least 1"),
+    ],
+)
+def test_bad_options_are_explained_in_one_line(options, message, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert message in error_of(capsys, ["--output", output, *options])
+    assert not output.exists()
+
+
+def test_bad_weights_are_explained_in_one_line(scenes, tmp_path, capsys):
+    output = tmp_path / "out"
+    arguments = command_line(scenes, output, "--weights", tmp_path / "none.h5")
+    assert "There is no file of weights" in error_of(capsys, arguments)
+    assert not output.exists()
+
+
+def test_a_loss_that_is_not_finite_names_its_images(scenes, tmp_path, capsys):
+    arguments = ["--optimizer", "sgd", "--learning-rate", 1e30, "--warmup-steps", 0]
+    with pytest.raises(SystemExit) as stopped:
+        train(scenes, tmp_path, *arguments, "--clip-norm", 0)
+    assert stopped.value.code == 1
+    assert "JPEGImages" in capsys.readouterr().err
+
+
+def test_print_config_prints_and_does_nothing_else(tmp_path, capsys):
+    output = tmp_path / "out"
+    train_ssd.main(["--output", str(output), "--preset", "coco-ssd512", "--print-config"])
+    printed = tmp_path / "printed.toml"
+    printed.write_text(capsys.readouterr().out)
+    recipe = read_recipe([printed])
+    assert recipe == read_recipe([FOLDER / "presets" / "coco-ssd512.toml"])
+    assert not output.exists()
+
+
+def test_training_starts_from_weights_by_class_name(results, scenes, tmp_path, capsys):
+    arguments = ["--weights", results / "model.keras", "--steps", 1, "--learning-rate", 0.0]
+    train(scenes, tmp_path / "out", *arguments, "--average", 0.0)
+    assert "class 10 <- 10" in capsys.readouterr().out
+    one, two = (keras.saving.load_model(p / "model.keras") for p in (results, tmp_path / "out"))
+    pairs = zip(one.trainable_weights, two.trainable_weights, strict=True)
+    for a, b in pairs:  # a learning rate of 0 leaves the trained weights as they were
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_weights_of_one_that_was_not(scenes, tmp_path):
+    settings = ["--steps", 12, "--checkpoint-every", 2, "--validate-every", 6]
+    train(scenes, tmp_path / "whole", *settings)
+    killed = tmp_path / "killed"
+    arguments = command_line(scenes, killed, *settings)
+
+    # First from outside, at a moment of chance after the first checkpoint, ...
+    command = [sys.executable, FOLDER / "train_ssd.py", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while not list((killed / "checkpoints").glob("checkpoint-*")):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.01)
+        time.sleep(np.random.default_rng().uniform(0, 0.5))
+        process.kill()
+    # ... then between two checkpoints, and then with half a checkpoint written.
+    for moment in ("step=1", "checkpoint=1"):
+        before = sorted(path.name for path in (killed / "checkpoints").glob("checkpoint-*"))
+        result = subprocess.run(
+            [sys.executable, KILLED_TRAINING, moment, *arguments, "--resume", "--workers", "1"],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
+        assert "resuming after step" in result.stdout
+        after = sorted(path.name for path in (killed / "checkpoints").glob("checkpoint-*"))
+        assert after == before
+    assert list((killed / "checkpoints").glob("unfinished-*"))  # which nobody takes for a whole one
+
+    train_ssd.main([*arguments, "--resume"])
+    one, two = (keras.saving.load_model(tmp_path / n / "model.keras") for n in ("whole", "killed"))
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    rows = zip(history(tmp_path / "whole"), history(killed), strict=True)
+    for expected, found in rows:
+        assert expected["step"] == found["step"]
+        assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
+    last = [json.loads(next((tmp_path / n).rglob("state.json")).read_text()) for n in
+            ("whole", "killed")]  # fmt: skip
+    assert last[0]["step"] == last[1]["step"] == 12
+    assert last[0]["best_mAP"] == pytest.approx(last[1]["best_mAP"], abs=1e-3)
