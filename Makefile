@@ -7,7 +7,7 @@ DEMO_DIR ?= demo
 # The tests of everything that touches Keras; they run on its other backends, too.
 BACKEND_TESTS := tests/keras_layers tests/keras_loss_function tests/models tests/misc_utils \
 	tests/eval_utils tests/ssd_encoder_decoder/test_model_settings.py \
-	tests/test_serialisation.py tests/test_structure.py
+	tests/test_docstring_examples.py tests/test_serialisation.py tests/test_structure.py
 
 .PHONY: demo test test-slow test-jax test-torch test-caffe lint format benchmark notebooks docs clean
 
