@@ -6,7 +6,7 @@ Images of 500 x 375 pixels with about 2.5 objects, as on Pascal VOC; the augment
 paper; batches of 32, encoded for the 8,732 anchors of SSD300. Decoding every file and resizing it
 once is what no pipeline can do without. Everything runs in turns in one go, one thread to a
 process, and the median of the rounds is printed. How far workers help depends on idle cores; the
-last column does not: it is the processor time that is left to the training process. The row of
+last column does not: it is the processor time that it takes the training process. The row of
 torchvision is the recipe of its own SSD300, without matching anchors, if it is installed.
 """
 
@@ -174,7 +174,12 @@ def main() -> None:
     for pipeline in found:
         rate = pipeline.images_per_second
         here = 1000 * median(pipeline.processor_seconds) / BATCH
-        print(f"{pipeline.name:26s}{rate:10.0f}{rate / one_process:15.2f}x{here:15.2f}")
+        print(f"{pipeline.name:26s}{rate:10.0f}{rate / one_process:15.2f}x{here:15.3f}")
+    # Within a round, both met with the same load.
+    one, two = (found[i].seconds for i in (2, 3))
+    ratios = [a / b for a, b in zip(one, two, strict=True)]
+    print(f"two workers to one: {median(ratios):.2f}x (rounds: {min(ratios):.2f} to ", end="")
+    print(f"{max(ratios):.2f})")
 
 
 if __name__ == "__main__":

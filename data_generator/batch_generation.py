@@ -13,15 +13,15 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from data_generator.annotations import label_array
-from data_generator.errors import DatasetError, DegenerateBatchError, ImageSizeError
+from data_generator.errors import DatasetError, DegenerateBatchError
 from data_generator.image_reading import ImageReadError
+from data_generator.sample import Sample, stack_images
 
 # Everything a batch can consist of, in the order in which it stands there.
 RETURNS = (
@@ -79,19 +79,6 @@ class ImageDataset(Protocol):
         """Raise a `DatasetError` if there are no images, or lists of another length."""
 
 
-@dataclass
-class Sample:
-    """One image on its way into a batch, with all that belongs to it."""
-
-    index: int
-    image: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    eval_neutral: np.ndarray | None = None
-    inverters: list[Callable] = field(default_factory=list)
-    original_image: np.ndarray | None = None
-    original_labels: np.ndarray | None = None
-
-
 class _Dropped(Exception):
     """An image does not enter the batch; the message says why."""
 
@@ -128,6 +115,9 @@ class BatchMaker:
         _check_choice("on_image_error", on_image_error, ON_IMAGE_ERROR)
         self.dataset = dataset
         self.label_encoder = label_encoder
+        self._encoder_takes_empty = label_encoder is not None and "empty" in _parameter_names(
+            label_encoder
+        )
         self.returns = _check_returns(returns)
         self.keep_images_without_gt = keep_images_without_gt
         self.degenerate_box_handling = degenerate_box_handling
@@ -193,6 +183,7 @@ class BatchMaker:
         epoch: int = 0,
         position: int = 0,
         fill_up_to: int = 0,
+        empty: Callable[..., np.ndarray] = np.empty,
     ) -> tuple:
         """Make one batch.
 
@@ -201,6 +192,8 @@ class BatchMaker:
             epoch: The number of the epoch, from 0.
             position: Where in the epoch's order the first of the entries stands, from 0.
             fill_up_to: If images are missing to this number, others, drawn at random, follow.
+            empty: `empty(shape, dtype)` makes the arrays of images and targets, which may so lie
+                in memory that another process sees.
 
         Returns:
             What `returns` asks for, as a tuple in the order of `RETURNS`.
@@ -221,7 +214,7 @@ class BatchMaker:
             samples += self._replacements(n_missing, epoch, position, reasons)
         if not samples:
             raise DegenerateBatchError(_describe_empty_batch(sum(reasons.values()), reasons))
-        return self._collect(samples)
+        return self._collect(samples, empty)
 
     def _replacements(
         self, n_missing: int, epoch: int, position: int, reasons: Counter
@@ -396,7 +389,7 @@ class BatchMaker:
             raise ValueError(message)
         warnings.warn(message, UserWarning, stacklevel=2)
 
-    def _collect(self, samples: list[Sample]) -> tuple:
+    def _collect(self, samples: list[Sample], empty: Callable[..., np.ndarray]) -> tuple:
         """Put the samples together: what is asked for, in the fixed order."""
         dataset, has_labels = self.dataset, self.dataset.labels is not None
         labels = [sample.labels for sample in samples] if has_labels else None
@@ -413,41 +406,20 @@ class BatchMaker:
             entries = getattr(dataset, name)
             parts[name] = None if entries is None else [entries[s.index] for s in samples]
         if "processed_images" in self.returns:
-            parts["processed_images"] = stack_images(samples, dataset.entry_name)
+            parts["processed_images"] = stack_images(samples, dataset.entry_name, empty)
         names = ", ".join(dataset.entry_name(sample.index) for sample in samples)
         with _naming(f"While encoding the labels of, in this order, {names}"):
-            parts["encoded_labels"], parts["matched_anchors"] = self._encode(labels)
+            parts["encoded_labels"], parts["matched_anchors"] = self._encode(labels, empty)
         return tuple(parts[name] for name in RETURNS if name in self.returns)
 
-    def _encode(self, labels: list[np.ndarray] | None) -> tuple:
+    def _encode(self, labels: list[np.ndarray] | None, empty: Callable[..., np.ndarray]) -> tuple:
         """Return the encoded labels and the matched anchors, None where not available."""
         if labels is None or self.label_encoder is None or not self.returns & _NEED_ENCODER:
             return None, None
+        options = {"empty": empty} if self._encoder_takes_empty else {}
         if "matched_anchors" in self.returns and _finds_anchors(self.label_encoder):
-            return self.label_encoder(labels, diagnostics=True)
-        return self.label_encoder(labels, diagnostics=False), None
-
-
-def stack_images(samples: Sequence[Sample], entry_name: Callable[[int], str]) -> np.ndarray:
-    """Stack the images of a batch.
-
-    Returns:
-        An array `(batch, height, width, channels)` of the images' dtype.
-
-    Raises:
-        ImageSizeError: They differ in size or channels; two that differ are named.
-    """
-    shape = np.shape(samples[0].image)
-    for sample in samples:
-        if np.shape(sample.image) != shape:
-            raise ImageSizeError(
-                "The images of a batch must have one size and number of channels, but "
-                f"{entry_name(samples[0].index)} is {shape} and {entry_name(sample.index)} is "
-                f"{np.shape(sample.image)} after the transformations. Add "
-                "Resize(height, width) as the last transformation (and ConvertTo3Channels() "
-                "where channels differ)"
-            )
-    return np.stack([sample.image for sample in samples])
+            return self.label_encoder(labels, diagnostics=True, **options)
+        return self.label_encoder(labels, diagnostics=False, **options), None
 
 
 def _check_returns(returns: Collection[str]) -> frozenset[str]:

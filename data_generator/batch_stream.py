@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from data_generator.batch_memory import aligned
 from data_generator.epoch_batches import EpochBatches
 from data_generator.worker_pool import (
     REQUESTS_PER_WORKER,
@@ -21,6 +22,10 @@ class BatchStream:
     Workers start when the first batch is asked for, and prepare batches beyond the one asked for,
     across the end of an epoch, too. They end with `close`, when the stream is garbage, when Python
     ends, and after any exception; the next batch asked for starts new ones.
+
+    A batch belongs to whoever took it: it can be kept, and written to, for as long as one likes.
+    Those of worker processes are the memory that the process wrote to, which is used again when
+    nobody holds an array of the batch, or a view of one, any more; who keeps many gets copies.
 
     Arguments:
         batches: What makes the batches. Each must begin with an array `(batch, ...)`.
@@ -83,10 +88,11 @@ class BatchStream:
             return None
         if not self._use_processes:
             return ThreadPool(self.batches, self._workers)
-        n_bytes = sum(part.nbytes for part in batch if isinstance(part, np.ndarray))
+        arrays = [part for part in batch if isinstance(part, np.ndarray)]
         # The batch may not be full; the next ones may.
-        full_size = math.ceil(n_bytes / len(batch[0])) * self.batches.batch_size
-        return ProcessPool(self.batches, self._workers, full_size)
+        n_full, n_images = self.batches.batch_size, len(batch[0])
+        n_bytes = [math.ceil(array.nbytes / n_images) * n_full for array in arrays]
+        return ProcessPool(self.batches, self._workers, sum(map(aligned, n_bytes)))
 
     def _order_ahead(self) -> None:
         """Keep all workers busy. Orders are for the next batch and those that follow it."""

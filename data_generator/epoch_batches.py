@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -45,12 +46,13 @@ class EpochBatches:
     def __len__(self) -> int:
         return math.ceil(self.maker.dataset.dataset_size / self.batch_size)
 
-    def batch(self, epoch: int, number: int) -> tuple:
+    def batch(self, epoch: int, number: int, empty: Callable[..., np.ndarray] = np.empty) -> tuple:
         """Make one batch; what it consists of, and what it raises, is said in `BatchMaker.batch`.
 
         Arguments:
             epoch: The number of the epoch, from 0.
             number: The number of the batch in the epoch, from 0.
+            empty: As for `BatchMaker.batch`.
 
         Raises:
             IndexError: An epoch does not have so many batches.
@@ -60,7 +62,7 @@ class EpochBatches:
         position = number * self.batch_size
         indices = self._order(epoch)[position : position + self.batch_size]
         fill_up_to = self.batch_size if self.full_batches else 0
-        return self.maker.batch(indices, epoch, position, fill_up_to)
+        return self.maker.batch(indices, epoch, position, fill_up_to, empty)
 
     def _order(self, epoch: int) -> np.ndarray:
         last = self._last_order  # one look, because threads may share this object

@@ -8,27 +8,29 @@ how many there are, changes nothing but the speed.
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import pickle
 import subprocess
 import sys
-import tempfile
 import types
 import warnings
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import IO, Any
+from contextlib import suppress
+from typing import Any
 
-import numpy as np
-
+from data_generator.batch_memory import NO_SLOT, SharedSlots, unnamed_files
 from data_generator.batch_worker import Batch, Failure, Request, Start, unpack
 from data_generator.epoch_batches import EpochBatches
 
 # Batches ahead for each worker: one in the making, one finished or waiting.
 REQUESTS_PER_WORKER = 2
+# Batches that may be held without their being copied. `fit` holds up to three with TensorFlow and
+# PyTorch; with JAX on a CPU it can be dozens, because training steps that wait to be computed hold
+# theirs, and then copies are no worse. What is never lent takes up no memory.
+LENT_BATCHES = 6
 
 
 class WorkerError(RuntimeError):
@@ -67,7 +69,11 @@ class ThreadPool:
 
 
 class ProcessPool:
-    """Processes of their own, without any deep learning framework (see `batch_worker`)."""
+    """Processes of their own, without any deep learning framework (see `batch_worker`).
+
+    A batch is handed out without a copy, as the memory that its worker wrote to, as long as there
+    is other memory for the requests to come.
+    """
 
     def __init__(self, batches: EpochBatches, n_workers: int, batch_bytes: int):
         """Start the processes.
@@ -75,24 +81,21 @@ class ProcessPool:
         Arguments:
             batches: What makes the batches; it is sent to every process.
             n_workers: The number of processes.
-            batch_bytes: The expected size of a batch; larger ones take longer to come.
+            batch_bytes: The expected size of a batch in memory (`batch_memory.aligned`); larger
+                ones take longer to come.
 
         Raises:
             ValueError: The transformations or the label encoder cannot be sent.
         """
-        start = Start(
-            pickle_for_workers(batches), n_workers * REQUESTS_PER_WORKER * batch_bytes, batch_bytes
-        )
+        start = Start(pickle_for_workers(batches), batch_bytes)
         self._skipped_images = batches.maker.dataset.skipped_images
         self._warned: dict = {}  # which warnings the user has seen; `warnings` keeps it
-        self._slot_size = batch_bytes
         self._n_requested = self._n_received = 0
         self._requests: deque[Request] = deque()
-        with _shared_memory(start.memory_size) as file:
-            self._memory = None
-            if file is not None:
-                self._memory = np.frombuffer(mmap.mmap(file.fileno(), start.memory_size), np.uint8)
-            self._processes = [_start_process(file) for _ in range(n_workers)]
+        self._max_requests = n_workers * REQUESTS_PER_WORKER
+        with unnamed_files(self._max_requests + LENT_BATCHES, batch_bytes) as files:
+            self._slots = SharedSlots(files, batch_bytes)
+            self._processes = [_start_process(files) for _ in range(n_workers)]
         # Also called when this object is garbage, and when Python ends.
         self.close = weakref.finalize(self, _stop, self._processes, os.getpid())
         for worker in range(n_workers):
@@ -100,8 +103,7 @@ class ProcessPool:
 
     def request(self, epoch: int, number: int) -> None:
         """Order a batch; at most `REQUESTS_PER_WORKER` times the workers may be outstanding."""
-        n_slots = len(self._processes) * REQUESTS_PER_WORKER
-        request = Request(epoch, number, self._n_requested % n_slots)
+        request = Request(epoch, number, self._slots.take())
         self._send(self._n_requested % len(self._processes), request)
         self._n_requested += 1
         self._requests.append(request)
@@ -121,10 +123,17 @@ class ProcessPool:
         self._skipped_images.update(reply.skipped_images)
         for message, category, filename, line in reply.warnings:
             warnings.warn_explicit(message, category, filename, line, registry=self._warned)
-        slot = None
-        if self._memory is not None:
-            slot = self._memory[request.slot * self._slot_size :][: self._slot_size]
-        return unpack(reply, slot)
+        return self._open(reply, request.slot)
+
+    def _open(self, batch: Batch, slot: int | None) -> tuple:
+        """Hand out the memory of the slot itself, unless the next requests would find none."""
+        if slot is None:
+            return unpack(batch, NO_SLOT, copy=True)
+        if self._slots.n_free >= self._max_requests - len(self._requests):
+            return unpack(batch, self._slots.lend(slot), copy=False)
+        copies = unpack(batch, self._slots.look(slot), copy=True)
+        self._slots.give_back(slot)
+        return copies
 
     def _send(self, worker: int, message: Start | Request) -> None:
         process = self._processes[worker]
@@ -193,38 +202,17 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _shared_memory(size: int) -> AbstractContextManager[IO[bytes] | None]:
-    """Open a file without a name, in memory where the system can: nothing can be left behind.
-
-    It is not made in /dev/shm, which is tiny in many containers.
-    """
-    if os.name != "posix":  # no files can be handed on there: arrays go through the pipe
-        return nullcontext()
-    in_memory = hasattr(os, "memfd_create")
-    handle = os.memfd_create("batches") if in_memory else _temporary_file()
-    os.ftruncate(handle, size)
-    return os.fdopen(handle, "w+b")
-
-
-def _temporary_file() -> int:
-    """Return the descriptor of a file that has been deleted already."""
-    handle, path = tempfile.mkstemp()
-    os.unlink(path)
-    return handle
-
-
-def _start_process(memory: IO[bytes] | None) -> subprocess.Popen:
-    handle = None if memory is None else memory.fileno()
+def _start_process(slot_files: Sequence[int]) -> subprocess.Popen:
     path = [str(folder) for folder in sys.path]
     code = (
         f"import sys; sys.path[:] = {path!r}; from data_generator.batch_worker import main; "
-        f"main({handle})"
+        f"main({slot_files!r})"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        pass_fds=() if handle is None else (handle,),
+        pass_fds=slot_files,
         start_new_session=True,  # Ctrl-C is for the training process, which then ends the workers
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )

@@ -10,7 +10,7 @@ can be decoded without knowing anything else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -314,7 +314,10 @@ class SSDInputEncoder:
         return template
 
     def __call__(
-        self, ground_truth_labels: Sequence[np.ndarray], diagnostics: bool = False
+        self,
+        ground_truth_labels: Sequence[np.ndarray],
+        diagnostics: bool = False,
+        empty: Callable[..., np.ndarray] = np.empty,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Encode the labels of a batch of images.
 
@@ -322,6 +325,8 @@ class SSDInputEncoder:
             ground_truth_labels: For each image an array `(k, 5)` with rows (class_id, xmin, ymin,
                 xmax, ymax) in absolute pixels; an empty array for an image without objects.
             diagnostics: Whether to return the matched anchors, too.
+            empty: `empty(shape, dtype)` makes the array of the targets, for those who want it in
+                memory of their own.
 
         Returns:
             float32 `(batch, n_boxes, n_classes + 12)` targets: one-hot classes (all zeros for a
@@ -334,7 +339,9 @@ class SSDInputEncoder:
             ValueError: if labels have another shape. All three name the image's position in the
                 batch, the first two also the box and its values.
         """
-        y_encoded = np.repeat(self._background_template[np.newaxis], len(ground_truth_labels), 0)
+        template = self._background_template
+        y_encoded = empty((len(ground_truth_labels), *template.shape), template.dtype)
+        y_encoded[:] = template
         for i, labels in enumerate(ground_truth_labels):
             labels = np.asarray(labels, dtype=np.float64)
             if labels.size > 0:

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_generator.batch_generation import BatchMaker
+from data_generator.batch_generation import RETURNS, BatchMaker
 from data_generator.batch_stream import BatchStream
 from data_generator.batch_worker import Request, make_reply, unpack
 from data_generator.data_augmentation_chain_constant_input_size import (
@@ -22,7 +23,8 @@ from data_generator.data_augmentation_chain_constant_input_size import (
 )
 from data_generator.epoch_batches import EpochBatches
 from data_generator.object_detection_2d_data_generator import DataGenerator
-from data_generator.worker_pool import ProcessPool, WorkerError
+from data_generator.worker_pool import LENT_BATCHES, ProcessPool, WorkerError
+from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 from tests.data_generator import feed_parts
 from tests.data_generator.feed_parts import Encoder, Noise, write_images
 
@@ -80,6 +82,7 @@ def children() -> set[int]:
     return {int(pid) for pid in found.split() if is_running(int(pid))}
 
 
+posix = pytest.mark.skipif(os.name != "posix", reason="processes cannot share memory")
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 
 # ------------------------------------------------------------------ the batches
@@ -127,31 +130,136 @@ def test_a_stream_can_begin_with_any_epoch_and_go_back_to_its_beginning(dataset)
     stream.close()
 
 
-def test_batches_belong_to_the_caller(dataset):
-    expected = make_batches(dataset)
-    with stream_of(dataset, workers=1) as stream:
-        kept = [stream.take() for _ in range(9)]  # more than there are slots
-        for i, batch in enumerate(kept):
-            assert_same(batch, expected.batch(*divmod(i, 3)))
-            for part in batch:
-                part += 1  # neither read-only nor shared
+@pytest.mark.parametrize(
+    ("workers", "use_processes", "n_kept"),
+    [(1, True, 40), (2, True, 1), (2, True, 4), (3, False, 4)],  # 40: more than there are slots
+)
+def test_batches_belong_to_the_caller(dataset, workers, use_processes, n_kept):
+    expected = make_batches(dataset, [Noise()])
+    with stream_of(dataset, [Noise()], workers, use_processes) as stream:
+        kept = deque()
+        for i in range(45):
+            kept.append(stream.take())
+            for part in kept[-1]:
+                part += 1  # not read-only
+            if len(kept) == n_kept:
+                first = kept.popleft()
+                for part in first:
+                    part -= 1
+                assert_same(first, expected.batch(*divmod(i + 1 - n_kept, 3)))
 
 
-def test_batches_larger_than_expected_come_too(dataset):
-    batches = make_batches(dataset, [Noise()])
-    pool = ProcessPool(batches, 1, batch_bytes=10)
-    pool.request(0, 1)
-    assert_same(pool.receive(), make_batches(dataset, [Noise()]).batch(0, 1))
+def test_batches_are_still_there_when_the_workers_are_not(dataset):
+    expected = make_batches(dataset, [Noise()])
+    stream = BatchStream(make_batches(dataset, [Noise()]), workers=1)
+    kept = [stream.take() for _ in range(4)]
+    stream.close()
+    del stream
+    gc.collect()
+    for i, batch in enumerate(kept):
+        assert_same(batch, expected.batch(*divmod(i, 3)))
+
+
+@posix
+def test_what_is_handed_out_is_the_memory_that_the_worker_wrote_to(dataset):
+    pool = ProcessPool(make_batches(dataset, [Noise()]), 1, batch_bytes=10_000)
+    slots = pool._slots
+    for number in range(3):
+        pool.request(0, number)
+    numbers = [request.slot for request in pool._requests]
+    for number in numbers:
+        images, targets = pool.receive()
+        assert np.shares_memory(images, slots.look(number))
+        assert np.shares_memory(targets, slots.look(number))
     pool.close()
 
 
-@pytest.mark.parametrize("size", [0, 10, 10_000])
-def test_packing_and_unpacking(dataset, size):
+@posix
+def test_a_request_always_finds_a_slot(dataset):
+    pool = ProcessPool(make_batches(dataset), 1, batch_bytes=10_000)
+    kept, n_lent = [], 0
+    for i in range(LENT_BATCHES + 5):
+        pool.request(0, i % 3)
+        pool.request(0, i % 3)
+        slots = [request.slot for request in pool._requests]
+        assert None not in slots
+        for slot in slots:
+            kept.append(pool.receive())
+            n_lent += np.shares_memory(kept[-1][0], pool._slots.look(slot))
+    assert n_lent == LENT_BATCHES
+    kept.clear()  # then lending begins again
+    for number in range(2):
+        pool.request(0, number)
+        slot = pool._requests[0].slot
+        assert np.shares_memory(pool.receive()[0], pool._slots.look(slot))
+    pool.close()
+
+
+@posix
+def test_batches_larger_than_expected_come_too(dataset):
+    batches = make_batches(dataset, [Noise()])
+    for batch_bytes in (10, 3840):  # no room at all; room for the images only
+        pool = ProcessPool(batches, 1, batch_bytes)
+        pool.request(0, 1)
+        assert_same(pool.receive(), make_batches(dataset, [Noise()]).batch(0, 1))
+        pool.close()
+
+
+def test_without_shared_memory_batches_come_through_the_pipe(dataset, monkeypatch):
+    monkeypatch.setattr("data_generator.worker_pool.unnamed_files", no_files)
+    expected = make_batches(dataset, [Noise()])
+    with stream_of(dataset, [Noise()]) as stream:
+        for i in range(6):
+            batch = stream.take()
+            assert_same(batch, expected.batch(*divmod(i, 3)))
+            for part in batch:
+                part += 1
+
+
+@contextlib.contextmanager
+def no_files(number, size):
+    yield []
+
+
+@pytest.mark.parametrize(
+    ("size", "in_slot"), [(0, [False] * 2), (80, [False, True]), (3840, [True, False])]
+)
+@pytest.mark.parametrize("copy", [True, False])
+def test_packing_and_unpacking(dataset, size, in_slot, copy):
     batches = make_batches(dataset)
-    slot = np.zeros(size, np.uint8) if size else None
+    slot = np.zeros(size, np.uint8)
     reply = make_reply(batches, Request(1, 0, 0), slot)
-    assert (reply.arrays is None) == (size == 10_000)
-    assert_same(unpack(reply, slot), batches.batch(1, 0))
+    assert [isinstance(place, tuple) for place in reply.arrays] == in_slot
+    batch = unpack(reply, slot, copy)
+    assert_same(batch, batches.batch(1, 0))
+    shared = [np.shares_memory(part, slot) for part in batch]
+    assert shared == ([False] * 2 if copy else in_slot)
+
+
+def test_all_that_a_batch_can_be_made_of_is_packed(dataset):
+    dataset.labels[1] = []  # an array without a byte
+    encoder = SSDInputEncoder(16, 20, 2, predictor_sizes=[(2, 2)])
+    maker = BatchMaker(dataset, [], encoder, RETURNS, keep_images_without_gt=True, seed=5)
+    batches = EpochBatches(maker, 4, shuffle=False)
+    for size in (0, 100, 100_000):
+        slot = np.zeros(size, np.uint8)
+        found = unpack(make_reply(batches, Request(0, 0, 0), slot), slot, copy=False)
+        np.testing.assert_equal(found, batches.batch(0, 0))
+
+
+def test_the_encoder_makes_its_targets_in_the_slot(dataset):
+    encoder = SSDInputEncoder(16, 20, 2, predictor_sizes=[(2, 2)])
+    maker = BatchMaker(dataset, [], encoder, seed=5)
+    batches = EpochBatches(maker, 4)
+    made = []
+
+    def empty(shape, dtype):
+        made.append(np.empty(shape, dtype))
+        return made[-1]
+
+    images, targets = batches.batch(0, 0, empty)
+    assert {id(array) for array in made} == {id(images), id(targets)}
+    assert_same((images, targets), batches.batch(0, 0))
 
 
 def test_hdf5_files_are_opened_in_every_worker(dataset, tmp_path):

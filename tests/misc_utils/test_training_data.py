@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from data_generator.batch_memory import SharedSlots, unnamed_files
 from data_generator.errors import DatasetError
 from data_generator.object_detection_2d_data_generator import DataGenerator
 from data_generator.object_detection_2d_geometric_ops import Resize
@@ -176,6 +179,55 @@ def test_skipped_images_are_listed(generator):
     assert dataset.skipped_images is generator.skipped_images
 
 
+def to_tensor(array: np.ndarray):
+    """Make a tensor that uses the memory of an array."""
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        case "jax":
+            import jax
+
+            return jax.device_put(array, may_alias=True)  # copies arrays that are small
+        case "torch":
+            import torch
+
+            return torch.from_numpy(array)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow",
+    reason="its operations abort on tensors in other people's memory; see tf.data below",
+)
+def test_tensors_keep_their_values(generator):
+    expected = generated(generator, 30)
+    dataset = pydataset(generator, 5, workers=1)
+    dataset.on_epoch_begin()
+    # The memory of batches that nobody holds is used again and again meanwhile.
+    found = [tuple(to_tensor(part)[1:] for part in dataset[0]) for _ in range(30)]
+    dataset.close()
+    for batch, wanted in zip(found, expected, strict=True):
+        values = tuple(keras.ops.convert_to_numpy(tensor) for tensor in batch)
+        assert_same([values], [tuple(part[1:] for part in wanted)])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes cannot share memory")
+def test_tensors_keep_the_memory_of_their_batch():
+    size = 2**22
+    with unnamed_files(1, size) as files:
+        slots = SharedSlots(files, size)
+    slot = slots.take()
+    tensor = to_tensor(slots.lend(slot).view(np.float32).reshape(2, -1))
+    gc.collect()
+    assert slots.take() is None
+    slots.look(slot)[:] = 1
+    assert np.array(tensor).all()  # it is the same memory
+    del tensor
+    gc.collect()
+    assert slots.take() == slot
+
+
 def test_an_exception_in_a_worker_ends_fit(generator):
     Path(generator.filenames[3]).write_bytes(b"")
     dataset = pydataset(generator, workers=1, shuffle=False)
@@ -207,8 +259,8 @@ def tf_dataset(generator, batch_size=5, **options):
 def test_tf_data_gives_the_batches_of_generate(generator, workers):
     dataset = tf_dataset(generator, workers=workers)
     assert int(dataset.cardinality()) == 2
-    found = [batch for _ in range(2) for batch in dataset.as_numpy_iterator()]
-    assert_same(found, generated(generator, 4))
+    found = [batch for _ in range(15) for batch in dataset.as_numpy_iterator()]
+    assert_same(found, generated(generator, 30))
 
 
 @needs_tensorflow

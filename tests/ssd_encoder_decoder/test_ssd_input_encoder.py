@@ -229,6 +229,24 @@ def test_neutral_anchors_are_between_the_thresholds():
     assert (best[classes > 0] >= 0.5).sum() >= (classes > 0).sum() - len(labels)
 
 
+@pytest.mark.parametrize("diagnostics", [False, True])
+def test_targets_can_be_made_in_given_memory(diagnostics):
+    memory = np.full(100_000, np.nan, np.float32)
+
+    def empty(shape, dtype):
+        assert dtype == np.float32
+        return memory[: np.prod(shape)].reshape(shape)
+
+    encoder, labels = SSDInputEncoder(**SMALL), [np.array([CAT, DOG]), np.zeros((0, 5))]
+    expected = encoder(labels, diagnostics)
+    found = encoder(labels, diagnostics, empty=empty)
+    np.testing.assert_array_equal(found, expected)
+    targets = found[0] if diagnostics else found
+    assert np.shares_memory(targets, memory)
+    if diagnostics:
+        assert not np.shares_memory(found[1], memory)
+
+
 def test_background_and_neutral_rows_are_the_template():
     encoder = SSDInputEncoder(**SMALL)
     (target,) = encoder([np.array([CAT], float)])
