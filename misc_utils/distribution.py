@@ -22,11 +22,16 @@ little, where the last batch is shared out unevenly. One thing in a network is n
 batch normalisation takes the mean and the variance of the images on its own device, unless the
 layer was made with `synchronized=True`.
 
-How batches are shared out. 'mirrored' and 'multi_worker' take any batch; the last one of an epoch
-may be smaller than the others. `devices.batches` refuses, in training, one with fewer images than
-devices, because batch normalisation makes NaN of no images. 'data_parallel' takes batches that can
-be shared out evenly, and `devices.batches` says so where one cannot. `to_pydataset` and
-`to_tf_dataset` make batches of one size while they shuffle, or with `full_batches=True`.
+How batches are shared out. 'mirrored' and 'multi_worker' take batches of any size, also a smaller
+last one, but in training no device may be left without an image: TensorFlow has no gradient for
+that, and batch normalisation makes NaN of it. TensorFlow gives every device the same number,
+rounded up: of six images, four devices get 2, 2, 2 and 0. 'data_parallel' takes only batches that
+can be shared out evenly. `devices.batches` says so where a batch does not fit; it is for what `fit`
+trains on (and, on JAX, for validation data). `to_pydataset` and `to_tf_dataset`, which all kinds
+take, make batches of one size while they shuffle, or with `full_batches=True`.
+
+Half precision works as on one device. `jit_compile=True` does not with TensorFlow, whose compiler
+cannot handle variables on several devices, nor does `steps_per_execution` above 1.
 
 Several machines. Every process runs the same script with its own number, and all call `fit` with
 the same arguments:
@@ -47,6 +52,7 @@ nothing had happened.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -95,16 +101,21 @@ class Devices:
         return _CheckedBatches(dataset, self)
 
     def check_batch(self, n_images: int) -> None:
-        """Raise a ValueError if a batch for training cannot be shared out.
+        """Check whether these devices can train on a batch.
 
         Arguments:
             n_images: The number of images in the batch.
+
+        Raises:
+            ValueError: if they cannot.
         """
+        share = math.ceil(n_images / self.n_devices)
         if self.kind == "data_parallel":
-            wanted, is_right = "a multiple of that", n_images % self.n_devices == 0
-        else:
-            wanted, is_right = "at least as many", n_images >= self.n_devices
-        if self.n_devices > 1 and not is_right:
+            wanted, is_right = "a multiple of that", share * self.n_devices == n_images
+        else:  # TensorFlow fills one device after the other
+            wanted = "enough that none of them gets nothing: best a multiple of that"
+            is_right = share * (self.n_devices - 1) < n_images
+        if not is_right:
             raise ValueError(
                 f"A batch has {n_images} images, but with '{self.kind}' {self.n_devices} devices "
                 f"share it, which takes {wanted}. Choose another batch_size; if this was the last "
