@@ -113,6 +113,24 @@ def add_detector_options(parser: argparse.ArgumentParser, folder: Path) -> None:
     )
 
 
+def add_threshold_options(parser: argparse.ArgumentParser, confidence: float) -> None:
+    """Add the options that say which boxes become detections.
+
+    Arguments:
+        parser: What gets the options.
+        confidence: The default of `--confidence`.
+    """
+    add = parser.add_argument
+    # fmt: off
+    add("--confidence", type=float, default=confidence, metavar="FLOAT",
+        help=f"detections with a lower confidence are dropped [{confidence}]")
+    add("--iou", type=float, default=0.45, metavar="FLOAT",
+        help="of two boxes of a class that overlap by more, the better one stays [0.45]")
+    add("--top-k", type=int, default=200, metavar="INT",
+        help="detections of an image at most [200]")
+    # fmt: on
+
+
 def open_detector(options: argparse.Namespace, folder: Path) -> Detector:
     """Open the model that the options of `add_detector_options` name.
 
