@@ -93,8 +93,8 @@ def iou_losses(kind: str, true_boxes: Any, predicted_boxes: Any) -> Any:
     """
     true_width, true_height = _sides(true_boxes)
     width, height = _sides(predicted_boxes)
-    inner_width, inner_height = _sides(_paired(true_boxes, predicted_boxes, inside=True))
-    hull_width, hull_height = _sides(_paired(true_boxes, predicted_boxes, inside=False))
+    inner_width, inner_height = _sides(_common_part(true_boxes, predicted_boxes))
+    hull_width, hull_height = _sides(_hull(true_boxes, predicted_boxes))
     intersection = inner_width * inner_height
     union = true_width * true_height + width * height - intersection
     iou = _ratio(intersection, union)
@@ -128,10 +128,17 @@ def _corners(offsets: Any, anchors: Any, coords: str) -> Any:
     return to_corners(boxes, coords, ops.stack)
 
 
-def _paired(boxes: Any, others: Any, inside: bool) -> Any:
-    """Return the common part of two boxes, or the hull around both."""
-    low, high = (ops.maximum, ops.minimum) if inside else (ops.minimum, ops.maximum)
-    starts, ends = low(boxes[..., :2], others[..., :2]), high(boxes[..., 2:], others[..., 2:])
+def _common_part(boxes: Any, others: Any) -> Any:
+    starts = ops.maximum(boxes[..., :2], others[..., :2])
+    ends = ops.minimum(boxes[..., 2:], others[..., 2:])
+    return ops.concatenate([starts, ends], axis=-1)
+
+
+def _hull(boxes: Any, others: Any) -> Any:
+    """Return the smallest box around both, of which the ends of the second may be swapped."""
+    first, second = others[..., :2], others[..., 2:]
+    starts = ops.minimum(boxes[..., :2], ops.minimum(first, second))
+    ends = ops.maximum(boxes[..., 2:], ops.maximum(first, second))
     return ops.concatenate([starts, ends], axis=-1)
 
 

@@ -210,6 +210,18 @@ class LearningRateMultipliers(keras.optimizers.Optimizer):
             self._update_model_variables_moving_average(variables)
         self._iterations.assign_add(1)
 
+    def finalize_variable_values(self, var_list: list) -> None:
+        """Put the average, if there is one, into the model, as Keras does when training ends.
+
+        Arguments:
+            var_list: The model's variables.
+        """
+        super().finalize_variable_values(var_list)
+        if self.use_ema:
+            # Model and average would share their memory, which JAX gives to the next step: twice.
+            for average in self._model_variables_moving_average:
+                average.assign(ops.convert_to_numpy(average).copy())
+
     @property
     def variables(self) -> list:
         """Own variables and those of the other optimizer."""

@@ -48,6 +48,39 @@ def slow_loss(
     return losses
 
 
+def slow_focal_class_loss(
+    y_true: np.ndarray,
+    y_pred: np.ndarray,
+    gamma: float,
+    factors: list[float],
+    class_activation: str,
+) -> list[float]:
+    """Return the classification part of `SSDFocalLoss` of every image; one factor a class."""
+    n_positive = sum(max(box[1:-12]) > 0 for image in y_true for box in image)
+    losses = []
+    for truths, predictions in zip(y_true[..., :-12], y_pred[..., :-12], strict=True):
+        total = 0.0
+        for truth, prediction in zip(truths.tolist(), predictions.tolist(), strict=True):
+            if max(truth) == 0:
+                continue  # neutral
+            true_class = truth.index(1)
+            if class_activation == "softmax":
+                total += factors[true_class] * focal(prediction[true_class], gamma)
+                continue
+            for c in range(1, len(truth)):
+                if c == true_class:
+                    total += factors[c] * focal(prediction[c], gamma)
+                else:
+                    total += factors[0] * focal(1 - prediction[c], gamma)
+        losses.append(total / max(1, n_positive) * len(y_true))
+    return losses
+
+
+def focal(p: float, gamma: float) -> float:
+    """Return the focal loss of an answer to which the probability p was given."""
+    return (1 - p) ** gamma * -math.log(max(p, 1e-15))
+
+
 def class_loss(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return the cross-entropy of one box."""
     pairs = zip(truth[:-12].tolist(), prediction[:-12].tolist(), strict=True)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_loss_function.box_losses import box_losses
 from keras_loss_function.keras_ssd_loss import LossOfEachImage, SSDLoss
+from tests.gradients import gradient_by_prediction
 from tests.slow_loss import slow_loss
 
 N_CLASSES = 4  # with the background
@@ -21,12 +23,7 @@ def value(tensor) -> np.ndarray:
 
 def gradient(loss: SSDLoss, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
     """Return the gradient of the summed losses by the prediction."""
-    tf = pytest.importorskip("tensorflow")
-    y_pred = tf.constant(y_pred)
-    with tf.GradientTape() as tape:
-        tape.watch(y_pred)
-        losses = loss.compute_loss(y_true, y_pred)
-    return tape.gradient(losses, y_pred).numpy()
+    return gradient_by_prediction(lambda tensor: loss.compute_loss(y_true, tensor), y_pred)
 
 
 def random_batch(
@@ -163,6 +160,77 @@ def test_the_mean_over_the_batch_is_the_loss_of_the_paper():
     expected = (classes + 0.5 * boxes) / n_positive
     np.testing.assert_allclose(value(loss(y_true, y_pred)), expected, rtol=1e-5)
     np.testing.assert_allclose(value(loss.compute_loss(y_true, y_pred)).mean(), expected, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------------- options
+
+
+@given(seed=st.integers(0, 2**32 - 1), mining=st.sampled_from(["batch", "per_image"]))
+@settings(max_examples=20)
+def test_options_that_say_nothing_change_nothing(seed, mining):
+    y_true, y_pred = random_batch(np.random.default_rng(seed))
+    plain = SSDLoss(mining=mining)
+    same = SSDLoss(
+        mining=mining, class_weights=[1] * N_CLASSES, label_smoothing=0, box_loss="smooth_l1"
+    )
+    np.testing.assert_array_equal(
+        value(same.compute_loss(y_true, y_pred)), value(plain.compute_loss(y_true, y_pred))
+    )
+
+
+def one_positive_and_four_negatives() -> tuple[np.ndarray, np.ndarray]:
+    y_true = boxes_of([POSITIVE] + [NEGATIVE] * 4)[np.newaxis]
+    y_pred = certain_of_background([0.25, 0.5, 0.9, 0.8, 0.75])[np.newaxis]
+    return y_true, y_pred
+
+
+def test_class_weights_by_hand():
+    y_true, y_pred = one_positive_and_four_negatives()
+    # Of class 1 with p = 0.75; the three hardest negatives have p = 0.5, 0.75 and 0.8.
+    expected = 10 * -np.log(0.75) + 0.5 * -np.log([0.5, 0.75, 0.8]).sum()
+    made = SSDLoss(class_weights=[0.5, 10, 99, 99]).compute_loss(y_true, y_pred)
+    np.testing.assert_allclose(value(made), [expected], rtol=1e-6)
+    # A background that weighs nothing is mined all the same, and costs nothing.
+    made = SSDLoss(class_weights=[0, 1, 1, 1]).compute_loss(y_true, y_pred)
+    np.testing.assert_allclose(value(made), [-np.log(0.75)], rtol=1e-6)
+
+
+def test_label_smoothing_by_hand():
+    y_true, y_pred = one_positive_and_four_negatives()
+    y_pred[..., :N_CLASSES] = 0.96 * y_pred[..., :N_CLASSES] + 0.01  # no probability of 0
+    p = y_pred[0, :, :N_CLASSES].astype(np.float64)
+    smooth = [0.025, 0.925, 0.025, 0.025]  # 0.1 spread over four classes
+    expected = -(smooth * np.log(p[0])).sum() - np.log(p[[1, 3, 4], 0]).sum()
+    made = SSDLoss(label_smoothing=0.1).compute_loss(y_true, y_pred)
+    np.testing.assert_allclose(value(made), [expected], rtol=1e-6)
+
+
+def test_neutral_boxes_stay_neutral():
+    y_true, y_pred = random_batch(np.random.default_rng(0), shares=(0, 0, 1))
+    loss = SSDLoss(label_smoothing=0.1, class_weights=[1, 2, 3, 4], box_loss="giou", n_neg_min=5)
+    np.testing.assert_array_equal(value(loss.compute_loss(y_true, y_pred)), 0)
+
+
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_boxes_of_positives_are_compared(kind):
+    y_true, y_pred = random_batch(np.random.default_rng(0))
+    anchors = np.float32([0.5, 0.4, 0.2, 0.3, 0.1, 0.1, 0.2, 0.2])
+    y_true[..., -8:] = y_pred[..., -8:] = anchors
+    loss = SSDLoss(box_loss=kind)
+    each = value(box_losses(kind, y_true[..., -12:], y_pred[..., -12:], "centroids"))
+    positive = y_true[..., 1:N_CLASSES].any(axis=-1)
+    expected = (each * positive).sum(axis=-1) / positive.sum() * len(y_true)
+    np.testing.assert_allclose(value(loss.localization_loss(y_true, y_pred)), expected, rtol=1e-5)
+    np.testing.assert_array_equal(
+        value(loss.classification_loss(y_true, y_pred)),
+        value(SSDLoss().classification_loss(y_true, y_pred)),
+    )
+
+
+def test_class_weights_for_another_number_of_classes_are_refused():
+    y_true, y_pred = random_batch(np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"`class_weights`.*4 for this model; got 3"):
+        SSDLoss(class_weights=[1, 2, 3]).compute_loss(y_true, y_pred)
 
 
 # ---------------------------------------------------------------------------- what always holds
@@ -320,6 +388,12 @@ def test_serialisation_keeps_every_argument():
         ({"n_neg_min": -1}, "-1"),
         ({"alpha": -0.5}, "-0.5"),
         ({"mining": "image"}, "batch, per_image.*'image'"),
+        ({"alpha": float("nan")}, "`alpha`.*nan"),
+        ({"class_weights": [1, -2]}, r"`class_weights`.*\[1, -2\]"),
+        ({"class_weights": 3}, "`class_weights`.*3"),
+        ({"label_smoothing": 1}, "`label_smoothing` must be in .*got 1"),
+        ({"box_loss": "l2"}, "smooth_l1, giou, diou, ciou; got 'l2'"),
+        ({"coords": "yolo"}, "yolo"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
