@@ -90,7 +90,7 @@ def overview(
 def draw_feature_map(
     axis: Axes, encoder: SSDInputEncoder, number: int, image: np.ndarray, labels: np.ndarray
 ) -> None:
-    """Draw the cells of a feature map, the anchors of one cell, and those that match an object."""
+    """Draw the cells of a feature map, and those of its anchors that match an object."""
     height, width = image.shape[:2]
     pixels = [width, height] * 2 if encoder.normalize_coords else 1
     boxes = to_corners(encoder.boxes_list[number] * pixels, encoder.coords)
@@ -148,7 +148,7 @@ def anchor_offsets(model: keras.Model, dataset: DataGenerator, scene: int = 40) 
 def farthest_matched_anchor(
     encoder: SSDInputEncoder, box: np.ndarray, image_size: tuple[int, int]
 ) -> np.ndarray:
-    """Return the anchor with the longest way to go to a box, of those that match it.
+    """Return the anchor that lies farthest across and down from a box, of those that match it.
 
     Boxes are (cx, cy, width, height) in pixels of an image of `image_size` (height, width).
     """
@@ -156,7 +156,7 @@ def farthest_matched_anchor(
     anchors = anchors * ([image_size[1], image_size[0]] * 2)  # they are fractions of the image
     similarities = iou(anchors, box, coords="centroids", mode="element-wise")
     matched = np.flatnonzero(similarities >= encoder.pos_iou_threshold)
-    ways = np.abs(anchors[matched, :2] - box[:2]).min(axis=1)  # both down and across
+    ways = np.abs(anchors[matched, :2] - box[:2]).min(axis=1)
     return anchors[matched[ways.argmax()]]
 
 
