@@ -16,6 +16,7 @@ and ends with the same weights.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
@@ -43,6 +44,7 @@ from misc_utils.command_line import (
     find_presets,
 )
 from misc_utils.dataset_sources import BACKGROUND, find_class_names, fingerprint, open_dataset
+from misc_utils.distribution import KINDS, Devices, distribution
 from misc_utils.files import atomic_path, write_text
 from misc_utils.recipe import Recipe, add_recipe_options, read_recipe, recipe_changes
 from misc_utils.recipe_network import build_network, compile_network
@@ -80,6 +82,8 @@ def parse_arguments(
     add("--print-config", action="store_true", help="print all settings as TOML, and end")
     add("--workers", type=int, default=min(8, (os.cpu_count() or 1) - 1), metavar="INT",
         help="processes that prepare batches; changes no result [one core less than there are]")
+    add("--distribute", choices=KINDS, default="none",
+        help="how several devices share the work; batch_size is that of all of them [none]")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard, too")
     # fmt: on
     add_recipe_options(parser)
@@ -123,8 +127,9 @@ class TrainingRun:
     falls on the end of one of them.
     """
 
-    def __init__(self, options: argparse.Namespace, recipe: Recipe):
+    def __init__(self, options: argparse.Namespace, recipe: Recipe, devices: Devices):
         """Open the data, and build the model or load the last checkpoint."""
+        self.devices = devices
         self.output: Path = options.output
         self.checkpoints = Checkpoints(self.output / "checkpoints")
         self.best_weights = self.output / "best.weights.h5"
@@ -217,12 +222,12 @@ class TrainingRun:
             StopOnNonFiniteLoss(batches),
             EpochEnd(self._after_round),
         ]
-        if tensorboard:  # behind what adds the mAP to the logs
+        if tensorboard and self.devices.is_chief:  # behind what adds the mAP to the logs
             folder = self.output / "tensorboard"
             callbacks.append(keras.callbacks.TensorBoard(folder, write_graph=False))
         try:
             self.model.fit(
-                batches,
+                self.devices.batches(batches),
                 steps_per_epoch=recipe.checkpoint_every,
                 shuffle=False,  # the batches are shuffled
                 initial_epoch=step // recipe.checkpoint_every,
@@ -246,14 +251,17 @@ class TrainingRun:
                 # Without validation data, the last weights are the best that is known.
                 if not row.get("val_mAP", 1.0) < state["best_mAP"]:
                     state["best_mAP"] = row.get("val_mAP", state["best_mAP"])
-                    with atomic_path(self.best_weights) as path:
-                        self.model.save_weights(path)
+                    if self.devices.is_chief:
+                        with atomic_path(self.best_weights) as path:
+                            self.model.save_weights(path)
         state["step"] = step
         state["seconds"] = self._seconds_before + time.monotonic() - self._start
         row["seconds"] = round(state["seconds"], 1)
         state["history"].append(
             {name: float(value) for name, value in row.items()} | {"step": step}
         )
+        if not self.devices.is_chief:
+            return
         self.checkpoints.save(step, self.model, state)
         columns = dict.fromkeys(name for row in state["history"] for name in row)
         write_history(self.output / "history.csv", state["history"], list(columns))
@@ -330,14 +338,19 @@ def main(arguments: list[str] | None = None) -> None:
         if options.tensorboard:
             check_tensorboard()
         keras.mixed_precision.set_global_policy(recipe.precision)
-        run = TrainingRun(options, recipe)
-        write_text(options.output / RECIPE_FILE, run.recipe.to_toml())
-        write_text(options.output / CLASSES_FILE, "\n".join(run.recipe.classes) + "\n")
-    try:
-        run.run(options.workers, options.tensorboard)
-    except NonFiniteLossError as error:
-        parser.exit(1, f"{parser.prog}: error: {error}\n")
-    run.finish()
+    with contextlib.ExitStack() as stack:
+        with errors_in_one_line(parser):
+            devices = stack.enter_context(distribution(options.distribute))
+            run = TrainingRun(options, recipe, devices)
+            if devices.is_chief:
+                write_text(options.output / RECIPE_FILE, run.recipe.to_toml())
+                write_text(options.output / CLASSES_FILE, "\n".join(run.recipe.classes) + "\n")
+        try:
+            run.run(options.workers, options.tensorboard)
+        except NonFiniteLossError as error:
+            parser.exit(1, f"{parser.prog}: error: {error}\n")
+    if devices.is_chief:
+        run.finish()
 
 
 if __name__ == "__main__":
