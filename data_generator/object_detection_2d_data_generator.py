@@ -172,6 +172,24 @@ class DataGenerator(BatchSource):
         Raises:
             AnnotationError: A file is missing or cannot be read; it names file, object, value.
             ValueError: An argument is wrong.
+
+        Example:
+            >>> from data_generator.object_detection_2d_data_generator import DataGenerator
+            >>> from misc_utils.files import write_text
+            >>> write_text("VOC/ImageSets/train.txt", "000001")
+            >>> box = "<xmin>20</xmin><ymin>30</ymin><xmax>60</xmax><ymax>80</ymax>"
+            >>> tags = f"<object><name>dog</name><bndbox>{box}</bndbox></object>"
+            >>> write_text("VOC/Annotations/000001.xml", f"<annotation>{tags}</annotation>")
+            >>> data = DataGenerator()
+            >>> data.parse_xml(
+            ...     ["VOC/JPEGImages"],
+            ...     ["VOC/ImageSets/train.txt"],
+            ...     ["VOC/Annotations"],
+            ...     classes=["background", "cat", "dog"],
+            ...     verbose=False,
+            ... )
+            >>> data.filenames, data.labels
+            (['VOC/JPEGImages/000001.jpg'], [[[2, 20, 30, 60, 80]]])
         """
         self.images_dirs = images_dirs
         self.annotations_dirs = annotations_dirs
@@ -233,6 +251,24 @@ class DataGenerator(BatchSource):
         Raises:
             AnnotationError: A file is missing or cannot be read; it names file, entry, value.
             ValueError: An argument is wrong.
+
+        Example:
+            >>> import json
+            >>> from data_generator.object_detection_2d_data_generator import DataGenerator
+            >>> from misc_utils.files import write_text
+            >>> dog = {"id": 5, "image_id": 7, "category_id": 18, "bbox": [20, 30, 40, 50]}
+            >>> annotations = {
+            ...     "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}],
+            ...     "images": [{"id": 7, "file_name": "7.jpg", "width": 200, "height": 100}],
+            ...     "annotations": [dog],
+            ... }
+            >>> write_text("train.json", json.dumps(annotations))
+            >>> data = DataGenerator()
+            >>> data.parse_json(
+            ...     ["images"], ["train.json"], ground_truth_available=True, verbose=False
+            ... )
+            >>> data.class_names, data.labels
+            (['background', 'cat', 'dog'], [[[2, 20, 30, 60, 80]]])
         """
         self.images_dirs = images_dirs
         self.annotations_filenames = annotations_filenames

@@ -6,7 +6,14 @@ import numpy as np
 
 
 class PatchCoordinateGenerator:
-    """Draw the place and the size of patches of an image, smaller or larger than it."""
+    """Draw the place and the size of patches of an image, smaller or larger than it.
+
+    Example:
+        >>> from data_generator.patch_coordinates import PatchCoordinateGenerator
+        >>> patches = PatchCoordinateGenerator(300, 300, min_scale=0.5, max_scale=1.0, rng=0)
+        >>> patches()  # ymin, xmin, height, width
+        (17, 4, 245, 190)
+    """
 
     def __init__(
         self,

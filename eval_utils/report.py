@@ -54,6 +54,15 @@ def write_report(
 
     Raises:
         ValueError: if `object_sizes` or `n_pictures` is not as described.
+
+    Example:
+        >>> import numpy as np
+        >>> from eval_utils.report import write_report
+        >>> from eval_utils.scoring import score_detections
+        >>> labels = [np.array([[1, 10, 10, 50, 50]])]
+        >>> detections = [np.array([[1, 0.9, 12, 10, 50, 50]])]
+        >>> scores = score_detections(labels, detections, class_names=["background", "car"])
+        >>> write_report(scores, "report.html")
     """
     if n_pictures < 0:
         raise ValueError(f"`n_pictures` must not be negative; got {n_pictures}.")

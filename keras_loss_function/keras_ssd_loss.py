@@ -155,6 +155,19 @@ class SSDLoss(MultiboxLoss):
         loss = (class loss + alpha * localisation loss) / max(1, number of positives)
 
     See `MultiboxLoss` for how that fits into Keras.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_loss_function.keras_ssd_loss import SSDLoss
+        >>> from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
+        >>> encoder = SSDInputEncoder(100, 200, n_classes=2, predictor_sizes=[(6, 12), (3, 6)])
+        >>> targets = encoder([np.array([[2, 20, 30, 60, 80]])])
+        >>> loss, predictions = SSDLoss(alpha=1.0), targets.copy()
+        >>> float(loss(targets, predictions))  # a perfect prediction
+        0.0
+        >>> predictions[..., -12] += 1  # every box one unit to the right: smooth L1 gives 1 - 0.5
+        >>> float(loss(targets, predictions))
+        0.5
     """
 
     def __init__(

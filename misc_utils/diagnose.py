@@ -204,6 +204,22 @@ def diagnose(
         ValueError: The data set has no labels.
         DatasetError: The data set is empty, or its lists differ in length.
         ImageReadError: The size of an image cannot be read.
+
+    Example:
+        A box that fits the anchors of SSD7, and one that is too small for them:
+
+        >>> import numpy as np
+        >>> from data_generator.detection_dataset import DetectionDataset
+        >>> from misc_utils.diagnose import diagnose
+        >>> from models.keras_ssd7 import build_model
+        >>> labels = [np.array([[1, 20, 30, 60, 80]]), np.array([[1, 10, 10, 14, 14]])]
+        >>> data = DetectionDataset(filenames=["a.jpg", "b.jpg"], labels=labels)
+        >>> data.images = [np.zeros((96, 128, 3), np.uint8)] * 2
+        >>> found = diagnose(data, build_model((96, 128, 3), n_classes=1))
+        >>> found.recall
+        0.5
+        >>> print(found.unmatched[0])  # and print(found) is the whole report
+        b.jpg, box 0: (1.0, 10.0, 10.0, 14.0, 14.0): 4 x 4 pixels, best IoU 0.17
     """
     dataset.check()
     if dataset.labels is None:

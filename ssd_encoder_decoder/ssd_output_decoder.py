@@ -291,6 +291,11 @@ def get_num_boxes_per_pred_layer(
 
     Raises:
         ValueError: if the two sequences differ in length.
+
+    Example:
+        >>> from ssd_encoder_decoder.ssd_output_decoder import get_num_boxes_per_pred_layer
+        >>> get_num_boxes_per_pred_layer([(38, 38), (19, 19)], [(1, 2, 0.5), (1, 2)], True)
+        [5776, 1083]
     """
     if len(predictor_sizes) != len(aspect_ratios):
         raise ValueError(
