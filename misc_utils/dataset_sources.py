@@ -117,7 +117,7 @@ def find_class_names(sources: Sequence[str | Path]) -> list[str]:
 
     A `classes.txt` with one name a line counts, in the folder of the source or up to three above
     it. Else COCO's files name their categories, VOC's objects have names (those of Pascal VOC come
-    in its own order, others in alphabetical order), and a CSV file may name classes, too.
+    first, in its own order, then others in alphabetical order), and a CSV file may name classes, too.
 
     Arguments:
         sources: As for `open_dataset`; name the training data, which have all classes.
@@ -220,9 +220,8 @@ def _names_of_voc_objects(sources: Sequence[Path]) -> list[str]:
             found.update(item.name for item in read_voc_annotation(path))
     if not found:
         raise AnnotationError(f"{sources[0]}: no object has a name, so there is nothing to learn")
-    if found <= set(VOC_CLASSES):  # all of them, so that models trained on parts go together
-        return list(VOC_CLASSES)
-    return [BACKGROUND, *sorted(found)]
+    known = [name for name in VOC_CLASSES if name in found]
+    return [BACKGROUND, *known, *sorted(found.difference(known))]
 
 
 def _yolo_labels(images_dir: Path) -> Path:

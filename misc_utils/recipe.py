@@ -132,7 +132,9 @@ class Recipe:
         """Return the text of a file that `read_recipe` reads; each setting with its meaning."""
         lines = []
         for setting in dataclasses.fields(self):
+            # JSON is TOML but for one control character, which only the latter wants escaped.
             value = json.dumps(getattr(self, setting.name), ensure_ascii=False)
+            value = value.replace("\x7f", "\\u007f")
             lines += [f"# {setting.metadata['help']}", f"{setting.name} = {value}", ""]
         return "\n".join(lines)
 
