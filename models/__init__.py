@@ -1,7 +1,7 @@
 """SSD models.
 
-Importing this package, or any of its modules, makes the library's layers and its loss known to
-Keras. After that `keras.saving.load_model(path)` opens a saved model without `custom_objects`.
+Importing this package, or any of its modules, makes the library's layers, losses and metrics known
+to Keras. After that `keras.saving.load_model(path)` opens a saved model without `custom_objects`.
 """
 
 from keras_layers import (  # noqa: F401
@@ -13,5 +13,5 @@ from keras_layers import (  # noqa: F401
     keras_layer_L2Normalization,
     preprocessing,
 )
-from keras_loss_function import keras_ssd_focal_loss, keras_ssd_loss  # noqa: F401
+from keras_loss_function import keras_ssd_focal_loss, keras_ssd_loss, metrics  # noqa: F401
 from models.backbone_ssd import ssd_from_backbone  # noqa: F401

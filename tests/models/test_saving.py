@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_loss_function.keras_ssd_loss import SSDLoss
+from keras_loss_function.metrics import loss_metrics
 from models.keras_ssd7 import build_model
 from models.keras_ssd300 import SCALES_VOC, ssd_300
 from models.keras_ssd512 import SCALES_COCO, ssd_512
@@ -139,3 +141,13 @@ def test_a_process_that_only_imports_models(make, tmp_path):
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
     for mode in MODES:
         np.testing.assert_array_equal(np.load(tmp_path / f"{mode}.npy"), expected[mode])
+
+
+def test_a_process_that_only_imports_models_loads_a_compiled_model(tmp_path):
+    model = make_ssd7("training")
+    loss = SSDLoss()
+    model.compile(keras.optimizers.SGD(0.01), loss=loss, metrics=loss_metrics(loss))
+    model.save(tmp_path / "compiled.keras")
+    command = [sys.executable, "-W", "ignore", "-c", FRESH_PROCESS, str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "compiled.npy"), output_of(model))
