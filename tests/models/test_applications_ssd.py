@@ -140,11 +140,13 @@ def test_trains_saves_loads_and_decodes(name, real_data, tmp_path):
             2, transformations=[Resize(*size[:2])], label_encoder=encoder, seed=0
         )
     )
-    model.compile(keras.optimizers.Adam(1e-3), SSDLoss())
+    # Eagerly: to trace some hundred layers takes longer than a step with two images.
+    model.compile(keras.optimizers.Adam(1e-3), SSDLoss(), run_eagerly=True)
     before = {w.path: np.array(w) for w in model.trainable_weights}
     assert np.isfinite(model.train_on_batch(images, targets))
-    changed = [not np.array_equal(before[w.path], w) for w in model.trainable_weights]
-    assert np.mean(changed) > 0.95  # two images need not reach each of some hundred layers
+    unchanged = {w.path for w in model.trainable_weights if np.array_equal(before[w.path], w)}
+    # On maps where no anchor is positive nothing tells where boxes are.
+    assert {path for path in unchanged if "_mbox_loc" not in path} == set()
 
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -157,7 +159,7 @@ def test_trains_saves_loads_and_decodes(name, real_data, tmp_path):
     for mode in ("inference", "inference_fast"):
         decoding = make(name, mode, top_k=9, confidence_thresh=0.0)
         decoding.set_weights(model.get_weights())
-        assert decoding.predict(images, verbose=0).shape == (2, 9, 6)
+        assert tuple(decoding(images).shape) == (2, 9, 6)
 
 
 @each_builder
