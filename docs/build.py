@@ -45,8 +45,12 @@ PACKAGES = (
     "eval_utils",
     "misc_utils",
 )
-# In signatures: where NumPy hides its Generator, and links whose text is a name with its modules.
-PRIVATE_MODULE = '<span class="n">_generator</span><span class="o">.</span>'
+# In signatures: where NumPy and Keras hide what they export, and links whose text is a long name.
+PRIVATE_MODULE = re.compile(
+    r'<span class="n">_generator</span><span class="o">\.</span>'
+    r'|<span class="n">keras</span><span class="o">\.</span><span class="n">src</span>'
+    r'<span class="o">\.</span>(<span class="n">[a-z]\w*</span><span class="o">\.</span>)*'
+)
 LONG_LINK = re.compile(r"(<a [^>]*>)[\w.]+\.(\w+</a>)")
 
 
@@ -125,9 +129,7 @@ def drop_bare_attributes(item: pdoc.doc.Class, are_listed: bool) -> None:
 
 def configure(names: NameIndex) -> None:
     """Set up pdoc: plain Markdown, the templates beside this file, links for short names."""
-    pdoc.render.configure(
-        docformat="markdown", template_directory=FOLDER / "templates", footer_text="ssd-keras"
-    )
+    pdoc.render.configure(docformat="markdown", template_directory=FOLDER / "templates")
     environment = pdoc.render.env
     environment.globals["packages"] = {package: summary(room(package)) for package in PACKAGES}
     environment.globals["start_page"] = (FOLDER / "start.md").read_text(encoding="utf-8")
@@ -142,7 +144,7 @@ def configure(names: NameIndex) -> None:
         if module is None:
             return Markup(names.link(html, page=""))
         if shorten:  # a signature
-            html = str(html).replace(PRIVATE_MODULE, "")
+            html = PRIVATE_MODULE.sub("", str(html))
             linked = str(pdoc.render_helpers.linkify(context, html, namespace))
             return Markup(LONG_LINK.sub(r"\1\2", linked))
         arguments = argument_names(module, namespace)

@@ -23,23 +23,27 @@ class NameIndex:
         self._anchors: set[tuple[str, str]] = set()
         self._places: dict[str, set[tuple[str, str]]] = defaultdict(set)
         for module in modules.values():
+            self._anchors.add((module.modulename, ""))
             self._places[module.modulename].add((module.modulename, ""))
             for member in _public(module.own_members):
                 self._add(member)
-        self._anchors |= {
+        inherited = [
             (member.modulename, member.qualname)
             for module in modules.values()
             for item in module.classes
-            for inherited in item.inherited_members.values()
-            for member in inherited
+            for members in item.inherited_members.values()
+            for member in members
             if member.taken_from in self._anchors
-        }
+        ]
+        for place in inherited:
+            self._anchors.add(place)
+            self._places[place[1]].add(place)
 
     def _add(self, member: pdoc.doc.Doc) -> None:
         place = (member.modulename, member.qualname)
         self._anchors.add(place)
         self._places[member.fullname].add(place)
-        self._places[member.qualname].add(place)
+        self._places[member.qualname].add(member.taken_from)  # not where it is passed on
         if isinstance(member, pdoc.doc.Class):
             for inner in _public(member.own_members):
                 self._add(inner)
@@ -74,7 +78,7 @@ class NameIndex:
             for qualname in qualname_candidates(name, namespace):
                 if (page, qualname) in self._anchors:
                     return f'<a href="#{qualname}">{match[0]}</a>'
-            places = self._places.get(name, set())
+            places = {p for p in self._places.get(name, ()) if p in self._anchors}
             if len(places) != 1 or places == {(page, "")}:
                 return match[0]
             ((module, qualname),) = places
