@@ -68,6 +68,7 @@ def box_losses(kind: str, y_true: Any, y_pred: Any, coords: str) -> Any:
     """
     if kind == "smooth_l1":
         return smooth_l1(y_true[..., :4], y_pred[..., :4])
+    y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
     anchors, variances = y_true[..., 4:8], y_true[..., 8:]
     return iou_losses(
         kind,
@@ -91,6 +92,8 @@ def iou_losses(kind: str, true_boxes: Any, predicted_boxes: Any) -> Any:
         `(...)` losses: 0 for the same box; at most 2 for ``'giou'`` and ``'diou'``, 3 for
         ``'ciou'``.
     """
+    true_boxes = ops.convert_to_tensor(true_boxes)
+    predicted_boxes = ops.convert_to_tensor(predicted_boxes)
     true_width, true_height = _sides(true_boxes)
     width, height = _sides(predicted_boxes)
     inner_width, inner_height = _sides(_common_part(true_boxes, predicted_boxes))
@@ -124,7 +127,7 @@ def _within_reach(offsets: Any, coords: str) -> Any:
 
 def _corners(offsets: Any, anchors: Any, coords: str) -> Any:
     """Decode offsets, which are multiplied by their variances already."""
-    boxes = decode_boxes(offsets, anchors, np.ones(4, np.float32), coords, ops.exp, ops.stack)
+    boxes = decode_boxes(offsets, anchors, ops.ones((4,), "float32"), coords, ops.exp, ops.stack)
     return to_corners(boxes, coords, ops.stack)
 
 
