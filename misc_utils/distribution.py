@@ -1,13 +1,15 @@
 """Training on several devices, by the engines that TensorFlow and JAX have for it.
 
     with distribution("mirrored") as devices:
-        model = ssd_300(...)
-        model.compile(optimizer, SSDLoss())
-        model.fit(devices.batches(train), epochs=120, validation_data=val)
+        with devices.scope():
+            model = ssd_300(...)
+            model.compile(optimizer, SSDLoss())
+        model.fit(devices.batches(train), steps_per_epoch=len(train), epochs=120)
 
-Build or load, compile and fit the model inside the block. The kinds are
+Build or load, and compile, in the inner block; fit and whatever else behind it, in the outer one.
+The kinds are
 
-    'none'           one device, on every backend: the block changes nothing
+    'none'           one device, on every backend: the blocks change nothing
     'mirrored'       TensorFlow: all GPUs of one machine (`tf.distribute.MirroredStrategy`)
     'multi_worker'   TensorFlow: several machines or processes, each with its GPUs
                      (`tf.distribute.MultiWorkerMirroredStrategy`)
@@ -26,9 +28,12 @@ How batches are shared out. 'mirrored' and 'multi_worker' take batches of any si
 last one, but in training no device may be left without an image: TensorFlow has no gradient for
 that, and batch normalisation makes NaN of it. TensorFlow gives every device the same number,
 rounded up: of six images, four devices get 2, 2, 2 and 0. 'data_parallel' takes only batches that
-can be shared out evenly. `devices.batches` says so where a batch does not fit; it is for what `fit`
-trains on (and, on JAX, for validation data). `to_pydataset` and `to_tf_dataset`, which all kinds
-take, make batches of one size while they shuffle, or with `full_batches=True`.
+can be shared out evenly. `devices.batches` says so where a batch does not fit, and sees to it that
+no batch gets lost. Use it for the batches of `to_pydataset`, one call for each call of `fit`, which
+needs `steps_per_epoch` and, for data of other makers, `shuffle=False`; and with `training=False`
+for validation data. (A data set of `to_tf_dataset` works, too, but there TensorFlow's fetching
+ahead may skip batches between epochs.) While they shuffle, or with `full_batches=True`, all batches
+have one size.
 
 Half precision works as on one device. `jit_compile=True` does not with TensorFlow, whose compiler
 cannot handle variables on several devices, nor does `steps_per_execution` above 1.
@@ -41,10 +46,11 @@ the same arguments:
 
 The block must be the first thing that uses TensorFlow. Give data sets a `seed`: every process makes
 the same batches and trains on its share of them, so each machine needs the CPU cores for whole
-batches. Whatever uses the model, also `predict` and a callback that evaluates, must run in all
-processes, since they wait for one another; whatever writes files, only where `devices.is_chief`.
-If one process dies, the others cannot go on: start all again, and let them load the last
-checkpoint (`misc_utils.training.Checkpoints`, in a folder that all can read). With the data set's
+batches. Whatever uses the model (`evaluate`, `predict`, a callback that detects) must run in all
+processes, since they wait for one another; what writes files, only where `devices.is_chief`, and
+not within `devices.scope()`, where all processes must do the same. If one process dies, the others
+end with an error: start all again, and let them load the last checkpoint
+(`misc_utils.training.Checkpoints`, in a folder that all can read). With the data set's
 `start_epoch` and `fit`'s `initial_epoch` set to the checkpoint's epoch, training goes on as if
 nothing had happened.
 """
@@ -54,12 +60,16 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
+
+from misc_utils.training_data import BatchDataset
 
 KINDS = ("none", "mirrored", "multi_worker", "data_parallel")
 _BACKENDS = {"mirrored": "tensorflow", "multi_worker": "tensorflow", "data_parallel": "jax"}
@@ -74,31 +84,47 @@ class Devices:
         n_devices: The number of devices, those of all processes together.
         process: The number of this process, from 0.
         n_processes: The number of processes.
+        strategy: TensorFlow's `tf.distribute.Strategy`, or None.
     """
 
     kind: str = "none"
     n_devices: int = 1
     process: int = 0
     n_processes: int = 1
+    strategy: Any = None
 
     @property
     def is_chief(self) -> bool:
         """Whether this is the process that writes checkpoints and results."""
         return self.process == 0
 
-    def batches(self, dataset: Any) -> Any:
-        """Prepare a data set for training on these devices.
+    def scope(self) -> AbstractContextManager:
+        """Return the context in which models for these devices are built, loaded and compiled."""
+        return nullcontext() if self.strategy is None else self.strategy.scope()
+
+    def batches(self, dataset: Any, training: bool = True) -> Any:
+        """Prepare a data set for one call of `fit` or `evaluate` on these devices.
+
+        With TensorFlow, Keras looks at batches before it trains, and begins passes that it drops,
+        while threads of TensorFlow fetch batches ahead. A data set that gives its next batch
+        whenever it is asked, as those of `to_pydataset` do, would lose some. So it gives them by
+        number here, and for training without end: `fit` needs `steps_per_epoch`.
 
         Arguments:
             dataset: What `fit` takes, for example what `DataGenerator.to_pydataset` returns.
+            training: False for validation data.
 
         Returns:
             The data set. A `keras.utils.PyDataset` raises a ValueError at a batch that these
-            devices cannot share out; others are returned as they are.
+            devices cannot share out; others, and all on a single device, are returned as they are.
         """
         if self.n_devices == 1 or not isinstance(dataset, keras.utils.PyDataset):
             return dataset
-        return _CheckedBatches(dataset, self)
+        if self.strategy is None:
+            return _Checked(dataset, self.check_batch)
+        if isinstance(dataset, BatchDataset):
+            dataset = _Endless(dataset) if training else _Finite(dataset)
+        return _Checked(dataset, self.check_batch) if training else dataset
 
     def check_batch(self, n_images: int) -> None:
         """Check whether these devices can train on a batch.
@@ -125,7 +151,7 @@ class Devices:
 
 @contextmanager
 def distribution(kind: str = "none", devices: Sequence[str] | None = None) -> Iterator[Devices]:
-    """Build, compile and fit models on several devices: see the text of this module.
+    """Train models on several devices: see the text of this module.
 
     Arguments:
         kind: One of `KINDS`.
@@ -141,13 +167,17 @@ def distribution(kind: str = "none", devices: Sequence[str] | None = None) -> It
     """
     _check(kind, devices)
     if kind == "none":
-        scope, found = nullcontext(), Devices()
+        yield Devices()
     elif kind == "data_parallel":
-        scope, found = _data_parallel(devices)
+        engine = keras.distribution.DataParallel(devices=list(devices) if devices else None)
+        with engine.scope():
+            yield Devices(kind, engine.num_model_replicas)
     else:
-        scope, found = _tensorflow(kind, devices)
-    with scope:
-        yield found
+        strategy = _strategy(kind, None if devices is None else tuple(devices))
+        process, n_processes = 0, 1
+        if (resolver := strategy.cluster_resolver) is not None:
+            process, n_processes = resolver.task_id, resolver.cluster_spec().num_tasks("worker")
+        yield Devices(kind, strategy.num_replicas_in_sync, process, n_processes, strategy)
 
 
 def _check(kind: str, devices: Sequence[str] | None) -> None:
@@ -176,20 +206,6 @@ def _check(kind: str, devices: Sequence[str] | None) -> None:
                 '{"cluster": {"worker": ["10.0.0.1:12345", "10.0.0.2:12345"]}, '
                 '"task": {"type": "worker", "index": 0}}'
             )
-
-
-def _data_parallel(devices: Sequence[str] | None) -> tuple[AbstractContextManager, Devices]:
-    data_parallel = keras.distribution.DataParallel(devices=list(devices) if devices else None)
-    return data_parallel.scope(), Devices("data_parallel", data_parallel.num_model_replicas)
-
-
-def _tensorflow(kind: str, devices: Sequence[str] | None) -> tuple[AbstractContextManager, Devices]:
-    strategy = _strategy(kind, None if devices is None else tuple(devices))
-    resolver = strategy.cluster_resolver
-    process, n_processes = 0, 1
-    if resolver is not None:
-        process, n_processes = resolver.task_id, resolver.cluster_spec().num_tasks("worker")
-    return strategy.scope(), Devices(kind, strategy.num_replicas_in_sync, process, n_processes)
 
 
 # One for each process: what devices exchange has numbers, which a second strategy would use again.
@@ -223,13 +239,13 @@ def _strategy(kind: str, devices: tuple[str, ...] | None) -> Any:
     return Strategy() if devices is None else Strategy(list(devices))
 
 
-class _CheckedBatches(keras.utils.PyDataset):
+class _Checked(keras.utils.PyDataset):
     """A data set that looks at the size of its batches."""
 
-    def __init__(self, dataset: keras.utils.PyDataset, devices: Devices):
+    def __init__(self, dataset: keras.utils.PyDataset, check: Callable[[int], None]):
         super().__init__(dataset.workers, dataset.use_multiprocessing, dataset.max_queue_size)
         self._dataset = dataset
-        self._devices = devices
+        self._check = check
 
     @property
     def num_batches(self) -> int | None:
@@ -239,7 +255,7 @@ class _CheckedBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         batch = self._dataset[index]
         first = batch[0] if isinstance(batch, tuple | list) else batch
-        self._devices.check_batch(len(keras.tree.flatten(first)[0]))
+        self._check(len(keras.tree.flatten(first)[0]))
         return batch
 
     def on_epoch_begin(self) -> None:
@@ -249,3 +265,41 @@ class _CheckedBatches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Tell the data set."""
         self._dataset.on_epoch_end()
+
+
+class _Endless(keras.utils.PyDataset):
+    """The batches of one epoch after the other, each the same whenever it is asked for."""
+
+    def __init__(self, dataset: BatchDataset):
+        super().__init__(workers=1, use_multiprocessing=False)  # those of the stream do the work
+        self._stream = dataset.stream
+        self._first = self._stream.epoch * len(dataset) + self._stream.number
+        self._next = 0
+        self._lock = threading.Lock()  # TensorFlow asks for batches from threads of its own
+
+    @property
+    def num_batches(self) -> None:
+        """There is no end."""
+        return
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        with self._lock:
+            if index == self._next:
+                self._next += 1
+                return self._stream.take()
+        batches = self._stream.batches
+        return batches.batch(*divmod(self._first + index, len(batches)))
+
+
+class _Finite(keras.utils.PyDataset):
+    """The batches of the current epoch by their numbers, made when they are asked for."""
+
+    def __init__(self, dataset: BatchDataset):
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._batches, self._epoch = dataset.stream.batches, dataset.epoch
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._batches.batch(self._epoch, index)

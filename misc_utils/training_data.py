@@ -49,6 +49,11 @@ class BatchDataset(keras.utils.PyDataset):
         return self._stream.batches.maker.dataset.skipped_images
 
     @property
+    def stream(self) -> BatchStream:
+        """What gives the batches; each one taken from it is the next."""
+        return self._stream
+
+    @property
     def epoch(self) -> int:
         """The number of the epoch that the next batch belongs to."""
         return self._stream.epoch
