@@ -9,7 +9,6 @@ processes, too, which share the way to memory.
 from __future__ import annotations
 
 import ctypes
-import math
 import mmap
 import os
 import tempfile
@@ -43,12 +42,12 @@ class SlotWriter:
         self._address = _address_of(memory)
         self._end = 0  # of what is taken
 
-    def empty(self, shape: Sequence[int], dtype: np.typing.DTypeLike = float) -> np.ndarray:
+    def empty(self, shape: int | Sequence[int], dtype: np.typing.DTypeLike = float) -> np.ndarray:
         """Make an array as `np.empty` does: in the slot, or elsewhere if there is no room."""
         dtype = np.dtype(dtype)
         if dtype.hasobject:  # pointers mean nothing to another process
             return np.empty(shape, dtype)
-        part = self._reserve(math.prod(shape) * dtype.itemsize)
+        part = self._reserve(int(np.prod(shape)) * dtype.itemsize)
         return np.empty(shape, dtype) if part is None else part.view(dtype).reshape(shape)
 
     def place(self, content: np.ndarray) -> tuple[int, int] | None:

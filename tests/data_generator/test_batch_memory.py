@@ -43,7 +43,7 @@ def test_arrays_begin_at_multiples_of_64(n_bytes, expected):
 def test_arrays_are_made_in_the_slot_one_after_another():
     memory = page_aligned_memory()
     writer = SlotWriter(memory)
-    arrays = [writer.empty((3, 5), np.uint8), writer.empty((2, 3), np.float32), writer.empty((7,))]
+    arrays = [writer.empty((3, 5), np.uint8), writer.empty((2, 3), np.float32), writer.empty(7)]
     assert [address(array) - address(memory) for array in arrays] == [0, 64, 128]
     assert [array.dtype for array in arrays] == [np.uint8, np.float32, np.float64]
     assert [array.shape for array in arrays] == [(3, 5), (2, 3), (7,)]
