@@ -116,8 +116,8 @@ def find_class_names(sources: Sequence[str | Path]) -> list[str]:
     """Find out the names of the classes of a data set.
 
     A `classes.txt` with one name a line counts, in the folder of the source or up to three above
-    it. Else COCO's files name their categories, VOC's objects have names (those of Pascal VOC come
-    first, in its own order, then others in alphabetical order), and a CSV file may name classes, too.
+    it. Else COCO's files name their categories, and VOC's objects have names (those of Pascal VOC
+    come first, in its own order, then others in alphabetical order).
 
     Arguments:
         sources: As for `open_dataset`; name the training data, which have all classes.
