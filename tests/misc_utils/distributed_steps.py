@@ -76,9 +76,9 @@ def train(kind: str, names: list[str] | None, case: dict) -> dict[str, np.ndarra
                 keras.optimizers.SGD(0.05, momentum=0.9), loss=loss, metrics=loss_metrics(loss)
             )
         data = devices.batches(Batches(x, y))
-        history = model.fit(data, epochs=2, verbose=0, shuffle=False, validation_data=data)
+        validation = data if case["mining"] == "batch" else None  # once is enough
+        history = model.fit(data, epochs=2, verbose=0, shuffle=False, validation_data=validation)
         results = {name: np.array(values) for name, values in history.history.items()}
-        results["predictions"] = model.predict(x, batch_size=BATCH_SIZE, verbose=0)
         for index, variable in enumerate(model.trainable_variables):
             results[f"weight {index}"] = keras.ops.convert_to_numpy(variable)
     return results
