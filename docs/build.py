@@ -10,6 +10,7 @@ the generator warns about, and every link that leads nowhere, is an error.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import inspect
 import os
@@ -83,7 +84,9 @@ def load(packages: tuple[str, ...]) -> dict[str, pdoc.doc.Module]:
         for name in pdoc.extract.walk_specs([package]):
             if not any(part.startswith("_") for part in name.split(".")):
                 modules[name] = pdoc.doc.Module(importlib.import_module(name))
-                resolve_named_tuples(modules[name])
+                for item in modules[name].classes:
+                    resolve_named_tuple(item)
+                    explain_fields(item)
     for package in packages:
         modules[package].docstring = room(package)
     for module in modules.values():
@@ -91,14 +94,21 @@ def load(packages: tuple[str, ...]) -> dict[str, pdoc.doc.Module]:
     return modules
 
 
-def resolve_named_tuples(module: pdoc.doc.Module) -> None:
-    """Give named tuples the types that their hints name: what makes them knows no import."""
-    for item in module.classes:
-        if issubclass(item.obj, tuple) and hasattr(item.obj, "_fields"):
-            item.obj.__new__.__annotations__ = typing.get_type_hints(item.obj)
-            for member in item.members.values():
-                if re.match("Alias for field number|Create new instance of", member.docstring):
-                    member.docstring = ""  # Python's own, which tells nothing
+def resolve_named_tuple(item: pdoc.doc.Class) -> None:
+    """Give a named tuple the types that its hints name: what makes it knows no import."""
+    if issubclass(item.obj, tuple) and hasattr(item.obj, "_fields"):
+        item.obj.__new__.__annotations__ = typing.get_type_hints(item.obj)
+        for member in item.members.values():
+            if re.match("Alias for field number|Create new instance of", member.docstring):
+                member.docstring = ""  # Python's own, which tells nothing
+
+
+def explain_fields(item: pdoc.doc.Class) -> None:
+    """Take the `help` of a data class' fields, where they have some, for their docstrings."""
+    if dataclasses.is_dataclass(item.obj):
+        for field in dataclasses.fields(item.obj):
+            if "help" in field.metadata and field.name in item.members:
+                item.members[field.name].docstring = field.metadata["help"]
 
 
 def room(package: str) -> str:
@@ -131,7 +141,7 @@ def configure(names: NameIndex) -> None:
     """Set up pdoc: plain Markdown, the templates beside this file, links for short names."""
     pdoc.render.configure(docformat="markdown", template_directory=FOLDER / "templates")
     environment = pdoc.render.env
-    environment.globals["packages"] = {package: summary(room(package)) for package in PACKAGES}
+    environment.globals["packages"] = PACKAGES
     environment.globals["start_page"] = (FOLDER / "start.md").read_text(encoding="utf-8")
     environment.globals["is_documented"] = names.is_documented
     environment.filters["summary"] = summary

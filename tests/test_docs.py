@@ -5,12 +5,23 @@ All pages together are built and checked by `make docs`; here, those of one smal
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import textwrap
+from typing import NamedTuple
 
+import pdoc.doc
 import pytest
 
-from docs.build import PACKAGES, build, load, main
+from docs.build import (
+    PACKAGES,
+    build,
+    explain_fields,
+    load,
+    main,
+    resolve_named_tuple,
+    translate,
+)
 from docs.check import problems
 from docs.docstrings import to_markdown
 from docs.links import NameIndex
@@ -192,6 +203,37 @@ def test_links(html, page, linked):
 def test_names_of_arguments_are_no_links():
     html = "<code>iou</code>"
     assert NameIndex(load(SMALL)).link(html, "", other_names=frozenset({"iou"})) == html
+
+
+@dataclasses.dataclass
+class Settings:
+    """Settings.
+
+    Attributes:
+        size: Explained here.
+    """
+
+    size: int = dataclasses.field(default=1)
+    rate: float = dataclasses.field(default=0.1, metadata={"help": "How fast, in <m/s>."})
+
+
+class Place(NamedTuple):
+    """A place."""
+
+    x: int
+
+
+def test_fields_are_explained_once():
+    settings = pdoc.doc.Class("m", "Settings", Settings, ("m", "Settings"))
+    explain_fields(settings)
+    translate(settings)
+    assert "size" not in settings.members
+    assert settings.members["rate"].docstring == "How fast, in &lt;m/s&gt;.\n"
+    place = pdoc.doc.Class("m", "Place", Place, ("m", "Place"))
+    resolve_named_tuple(place)
+    translate(place)
+    assert place.members["x"].docstring == ""
+    assert str(place.members["__init__"].signature_without_self) == "(x: int)"
 
 
 def test_what_is_wrong_with_pages_is_found(tmp_path):
