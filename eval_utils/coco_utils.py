@@ -190,16 +190,17 @@ def _coco_entries(
     image_id: Hashable, rows: np.ndarray, classes_to_cats: Mapping[int, int]
 ) -> Iterator[dict]:
     """Yield the `(k, 6)` detections of one image in COCO's format."""
-    if not np.isfinite(rows).all():
+    with np.errstate(over="ignore", invalid="ignore"):  # told below, with the image
+        score, xmin, ymin, xmax, ymax = rows[:, 1:].T
+        columns = np.column_stack([score, xmin, ymin, xmax - xmin, ymax - ymin]).astype(np.float32)
+    if not (np.isfinite(rows).all() and np.isfinite(columns).all()):
         raise ValueError(
             f"The model's detections in image {image_id!r} are not finite numbers, which JSON "
-            "cannot express. Has the training of this model diverged?"
+            "cannot express. Has the training of this model diverged, or has it no weights yet?"
         )
-    score, xmin, ymin, xmax, ymax = rows[:, 1:].T
-    columns = np.column_stack([score, xmin, ymin, xmax - xmin, ymax - ymin])
     # By way of text: the shortest decimal number that is the same float32, 0.1 and not
     # 0.10000000149011612.
-    numbers = columns.astype(np.float32).astype(str).astype(np.float64)
+    numbers = columns.astype(str).astype(np.float64)
     for class_id, (score, *box) in zip(rows[:, 0].tolist(), numbers.tolist(), strict=True):
         if class_id not in classes_to_cats:
             raise ValueError(

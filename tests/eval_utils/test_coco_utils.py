@@ -316,6 +316,7 @@ def test_no_detections_make_an_empty_list(images, tmp_path):
     [
         ([(3, 0.5, 0, 0, 9, 9)], {}, "image 7 has the class id 3.*it has: 1, 2"),
         ([(1, np.nan, 0, 0, 9, 9)], {}, "image 7 are not finite"),
+        ([(1, 0.5, -3e38, 0, 3e38, 9)], {}, "image 7 are not finite"),  # its width is not
         ([], {"data_generator_mode": "crop"}, "'resize' or 'pad'; got 'crop'"),
         ([], {"model_mode": "test"}, "`model_mode` must be one of .* got 'test'"),
     ],
