@@ -290,6 +290,9 @@ def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
     variables = model.trainable_variables
     own = [keras.ops.convert_to_numpy(variable) for variable in variables]
     optimizer.finalize_variable_values(variables)
+    for variable in variables:
+        # Not the optimizer's own array: on JAX, predicting gives the arrays of a model away.
+        variable.assign(keras.ops.convert_to_numpy(variable))
     try:
         yield model
     finally:
