@@ -174,7 +174,8 @@ def _detect_each(
         inputs = np.stack([_resize(image, settings) for image in loaded])
         # The last batch may be smaller and is not filled up: TensorFlow traces the model once more
         # when it meets a second batch size, then never again, and a single image stays cheap.
-        y_pred = np.asarray(model.predict_on_batch(inputs))
+        # Of a model on several devices, each predicts them all: those of the first are enough.
+        y_pred = np.asarray(model.predict_on_batch(inputs))[: len(inputs)]
         for image, rows in zip(loaded, decode(y_pred), strict=True):
             yield _to_pixels_of(image, rows, settings, clip_boxes)
 
