@@ -151,7 +151,8 @@ class TrainingRun:
             "data": fingerprint(self.train),
             "history": [],
         }
-        restored = self.checkpoints.load()
+        with devices.scope():
+            restored = self.checkpoints.load()
         if restored:
             self.model, state = restored
             self._check_data(state)
@@ -179,8 +180,9 @@ class TrainingRun:
 
     def _fresh_model(self) -> keras.Model:
         keras.utils.set_random_seed(self.recipe.seed)
-        model = build_with_start_weights(self.recipe, self.class_names)
-        compile_network(self.recipe, model)
+        with self.devices.scope():
+            model = build_with_start_weights(self.recipe, self.class_names)
+            compile_network(self.recipe, model)
         return model
 
     def _make_validation(self) -> MeanAveragePrecision | None:
