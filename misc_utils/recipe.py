@@ -75,6 +75,8 @@ class Recipe:
     neg_iou_limit: float = _setting(0.5, "anchors that overlap an object by less are negatives")
 
     weights: str = _setting("none", "start: 'imagenet' for the base network's, a file, or 'none'")
+    prior_bias: float = _setting(0.0, "what fresh predictors take for the probability of an "
+                                 "object; focal loss wants 0.01; 0: whatever comes out")
     freeze: str = _setting("", "layer up to which the network is not trained, such as conv3_3")
 
     batch_size: int = _setting(32, "images a step")
@@ -262,7 +264,8 @@ def _on_top(settings: dict, changes: Mapping[str, Any], origin: str) -> dict[str
         before = settings.get("steps", _default("steps"))
         places = settings.get("decay_at", _default("decay_at"))
         if isinstance(changes["steps"], int) and before != changes["steps"]:
-            changed["decay_at"] = [round(place * changes["steps"] / before) for place in places]
+            shares = (round(place * changes["steps"] / before) for place in places)
+            changed["decay_at"] = sorted({place for place in shares if place > 0})
     return changed
 
 
@@ -300,7 +303,7 @@ def _check_ranges(recipe: Recipe) -> None:
             raise ValueError(f"`{name}` must be a list of positive numbers; got {values}.")
     if len(recipe.image_size) != 2 or not all(isinstance(n, int) for n in recipe.image_size):
         raise ValueError(f"`image_size` must be height and width; got {recipe.image_size}.")
-    if list(recipe.decay_at) != sorted(recipe.decay_at):
+    if list(recipe.decay_at) != sorted(set(recipe.decay_at)):
         raise ValueError(f"`decay_at` must ascend; got {recipe.decay_at}.")
     if recipe.validate_every % recipe.checkpoint_every:
         raise ValueError(

@@ -11,8 +11,8 @@ from keras_loss_function.keras_ssd_focal_loss import SSDFocalLoss
 from keras_loss_function.keras_ssd_loss import SSDLoss
 from keras_loss_function.metrics import loss_metrics
 from misc_utils.fine_tuning import LearningRateMultipliers, freeze
-from misc_utils.learning_rates import SteppedLearningRate
 from misc_utils.recipe import Recipe
+from misc_utils.training_schedules import Warmup, caffe_multistep
 from models import keras_ssd300, keras_ssd512
 from models.keras_ssd7 import build_model
 from models.keras_ssd300 import ssd_300
@@ -179,16 +179,12 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule:
-    if recipe.schedule == "steps":
-        return SteppedLearningRate(
-            recipe.learning_rate, recipe.decay_at, recipe.decay_factor, recipe.warmup_steps
-        )
-    warmup = recipe.warmup_steps
-    return keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate / 100 if warmup else recipe.learning_rate,
-        decay_steps=max(1, recipe.steps - warmup),
-        alpha=0.01,  # the last rate as a share of the first; a rate of 0 teaches nothing
-        warmup_target=recipe.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
+def _schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule | float:
+    """Return the learning rate by the step, which is the optimizer's own count."""
+    schedule = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        # alpha is the share of the rate that the last step has; a rate of 0 teaches nothing.
+        schedule = keras.optimizers.schedules.CosineDecay(schedule, recipe.steps, alpha=0.01)
+    elif recipe.decay_at:
+        schedule = caffe_multistep(schedule, recipe.decay_at, recipe.decay_factor)
+    return Warmup(schedule, recipe.warmup_steps) if recipe.warmup_steps else schedule

@@ -13,6 +13,7 @@ from misc_utils.class_transfer import transfer_weights
 from misc_utils.dataset_sources import read_class_names
 from misc_utils.predictor_heads import find_predictor_heads
 from misc_utils.pretrained import load_vgg16_weights
+from misc_utils.prior_bias import set_prior_bias
 from misc_utils.recipe import Recipe
 from misc_utils.recipe_network import build_network
 from misc_utils.torchvision_weights import load_torchvision_weights
@@ -44,12 +45,20 @@ def build_with_start_weights(recipe: Recipe, class_names: Sequence[str]) -> kera
         raise FileNotFoundError(
             f"There is no file of weights '{source}'. Expected a file, 'imagenet' or 'none'."
         )
-    if source == "none":
-        return build_network(recipe, n_classes)
-    if source != "imagenet" and is_detector_file(source):
+    if source not in ("none", "imagenet") and is_detector_file(source):
         model = build_network(recipe, n_classes)
         print(load_detector_weights(model, source, class_names))
         return model
+    model = _build_with_base_weights(recipe, n_classes)
+    if recipe.prior_bias:
+        set_prior_bias(model, recipe.prior_bias)
+    return model
+
+
+def _build_with_base_weights(recipe: Recipe, n_classes: int) -> keras.Model:
+    source = recipe.weights
+    if source == "none":
+        return build_network(recipe, n_classes)
     if recipe.backbone == "vgg16":
         model = build_network(recipe, n_classes)
         print(load_vgg16_weights(model, source))

@@ -116,6 +116,7 @@ class TestChanges:
         ("change", "expected"),
         [
             ({"steps": 1200}, (800, 1000)),
+            ({"steps": 1}, (1,)),
             ({"steps": 1200, "decay_at": [5]}, (5,)),
             ({"batch_size": 16}, (80_000, 100_000)),
         ],
@@ -153,6 +154,7 @@ class TestChanges:
         ("image_size", [300], "height and width"),
         ("image_size", [300.5, 300], "height and width"),
         ("decay_at", [2, 1], "ascend"),
+        ("decay_at", [2, 2], "ascend"),
         ("validate_every", 1500, "multiple of `checkpoint_every`"),
     ],
 )

@@ -98,14 +98,17 @@ def test_the_rate_falls_by_steps():
     np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
 
 
-@pytest.mark.parametrize("warmup", [0, 10])
-def test_the_rate_falls_along_a_cosine(warmup):
-    recipe = Recipe(learning_rate=0.1, schedule="cosine", steps=110, warmup_steps=warmup)
-    first, top, half, last = rates(recipe, (0, warmup, warmup + (110 - warmup) // 2, 110))
-    assert first == pytest.approx(0.001 if warmup else 0.1, rel=1e-3)
-    assert top == pytest.approx(0.1, rel=1e-3)
-    assert half == pytest.approx(0.05, rel=0.1)
-    assert 0 < last < 0.002
+def test_the_rate_falls_along_a_cosine_after_a_warm_up():
+    recipe = Recipe(learning_rate=0.1, schedule="cosine", steps=100)
+    np.testing.assert_allclose(rates(recipe, (0, 50, 100)), [0.1, 0.0505, 0.001], rtol=1e-4)
+    warm = recipe.replace(warmup_steps=10)
+    np.testing.assert_allclose(rates(warm, (50, 100)), rates(recipe, (50, 100)), rtol=1e-6)
+    assert rates(warm, (0,))[0] < 0.001
+    assert rates(warm, (5,))[0] == pytest.approx(0.5 * rates(recipe, (5,))[0], rel=1e-2)
+
+
+def test_the_rate_may_stay():
+    np.testing.assert_allclose(rates(Recipe(learning_rate=0.1, decay_at=()), (0, 10**6)), 0.1)
 
 
 def test_compiling_freezes_what_the_recipe_says():
