@@ -204,8 +204,7 @@ class Checkpoints:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         model.save(unfinished / "model.keras")
-        random_states = [v.tolist() for v in map(keras.ops.convert_to_numpy, _random_states(model))]
-        content = {**state, "epoch": epoch, "random_states": random_states}
+        content = {**state, "epoch": epoch, "random_states": _random_states(model)}
         write_text(unfinished / "state.json", json.dumps(content))
         if final.exists():
             # A folder cannot be replaced in one step; until the new one is there, this one counts.
@@ -228,13 +227,36 @@ class Checkpoints:
         state = json.loads((last / "state.json").read_text(encoding="utf-8"))
         model = keras.saving.load_model(last / "model.keras")
         # Checkpoints of earlier versions of this library have no random states.
-        random_states = state.pop("random_states", [])
-        for variable, value in zip(_random_states(model), random_states, strict=False):
-            variable.assign(value)
+        _restore_random_states(model, state.pop("random_states", {}))
         return model, state
 
 
-def _random_states(model: keras.Model) -> list:
+def _random_states(model: keras.Model) -> dict[str, list]:
+    """Return what decides the next random numbers of a model's layers, for JSON."""
+    variables = _seed_variables(model)
+    states = {"layers": [keras.ops.convert_to_numpy(variable).tolist() for variable in variables]}
+    if keras.backend.backend() == "torch":  # whose dropout draws from PyTorch's own generators
+        import torch
+
+        states["torch"] = torch.get_rng_state().tolist()
+        states["cuda"] = [each.tolist() for each in torch.cuda.get_rng_state_all()]
+    return states
+
+
+def _restore_random_states(model: keras.Model, states: Mapping[str, list]) -> None:
+    for variable, value in zip(_seed_variables(model), states.get("layers", []), strict=False):
+        variable.assign(value)
+    if keras.backend.backend() == "torch" and "torch" in states:
+        import torch
+
+        torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
+        if len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(
+                [torch.tensor(each, dtype=torch.uint8) for each in states["cuda"]]
+            )
+
+
+def _seed_variables(model: keras.Model) -> list:
     return [v for v in model.variables if v.path.endswith("seed_generator_state")]
 
 
@@ -284,7 +306,7 @@ def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
         The same model; its own weights return at the end.
     """
     optimizer = model.optimizer
-    if not optimizer.use_ema or int(optimizer.iterations) == 0:
+    if not optimizer.use_ema or int(keras.ops.convert_to_numpy(optimizer.iterations)) == 0:
         yield model
         return
     variables = model.trainable_variables
