@@ -157,7 +157,8 @@ class TestCheckpoints:
     def test_the_state_is_plain_json(self, tmp_path):
         Checkpoints(tmp_path).save(3, small_model(), {"seconds": 1.5})
         state = json.loads((tmp_path / "checkpoint-000003" / "state.json").read_text())
-        assert state == {"seconds": 1.5, "epoch": 3, "random_states": []}
+        assert state.pop("random_states")["layers"] == []  # there is no dropout in this model
+        assert state == {"seconds": 1.5, "epoch": 3}
 
     def test_the_last_one_has_the_highest_number(self, tmp_path):
         checkpoints = Checkpoints(tmp_path)
@@ -188,8 +189,8 @@ class TestCheckpoints:
         x, y = np.ones((8, 4), np.float32), np.ones((8, 3), np.float32)
         model.fit(x, y, epochs=3, verbose=0)
         Checkpoints(tmp_path).save(3, model, {})
-        loaded, _ = Checkpoints(tmp_path).load()
         expected = [float(model.train_on_batch(x, y)) for _ in range(5)]
+        loaded, _ = Checkpoints(tmp_path).load()
         found = [float(loaded.train_on_batch(x, y)) for _ in range(5)]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
         assert len(set(expected)) == 5  # each step draws anew
