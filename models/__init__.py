@@ -1,9 +1,12 @@
 """SSD models.
 
-Importing this package, or any of its modules, makes the library's layers, losses and metrics known
-to Keras. After that `keras.saving.load_model(path)` opens a saved model without `custom_objects`.
+Importing this package, or any of its modules, makes the library's layers, losses, metrics,
+optimizers and schedules known to Keras. After that `keras.saving.load_model(path)` opens a saved
+model without `custom_objects`.
 """
 
+import misc_utils.fine_tuning
+import misc_utils.training_schedules  # noqa: F401
 from keras_layers import (  # noqa: F401
     batch_normalization,
     class_scores,

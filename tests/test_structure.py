@@ -31,9 +31,12 @@ MAY_IMPORT = {
     "misc_utils": set(PACKAGES),
 }
 # The ways up. One is inside two methods: `to_pydataset` and `to_tf_dataset` make what Keras trains
-# on; importing the module, as worker processes do, does not take it (see the first test). The other
-# is in the module for Keras below.
+# on; importing the module, as worker processes do, does not take it (see the first test). Another
+# is in the module for Keras below. And `import models` is what makes all parts of a compiled model
+# known to Keras, its optimizer among them.
 DOORS = {
+    ("models/__init__.py", "misc_utils.fine_tuning"),
+    ("models/__init__.py", "misc_utils.training_schedules"),
     ("data_generator/batch_source.py", "misc_utils.training_data"),
     ("eval_utils/training_callback.py", "keras_layers.keras_layer_DecodeDetections"),
 }

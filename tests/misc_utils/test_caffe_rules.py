@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from misc_utils.caffe_rules import caffe_training
 from models.keras_ssd7 import build_model
 from models.keras_ssd300 import SCALES_VOC, ssd_300
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 N_BOXES, N_CLASSES = 6, 3  # with the background
 X = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
 
@@ -49,7 +54,12 @@ def gradients(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndar
     return X.T @ by_output, by_output.sum(axis=0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+not_on_pytorch = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="its compiler warns of what Keras does"
+)
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=not_on_pytorch)])
 def test_steps_are_those_of_caffes_solver(jit_compile):
     model = caffe_training(small_model(), 0.1, boundaries=[3, 5], weight_decay=0.5)
     model.jit_compile = jit_compile
@@ -78,6 +88,19 @@ def test_training_goes_on_from_a_file(tmp_path):
         each.fit(X, targets(), epochs=2, verbose=0)
     for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
+
+
+def test_a_fresh_process_needs_only_the_models(tmp_path):
+    model = caffe_training(small_model(), weight_decay=0.5, warmup_steps=3)
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import sys, models, keras\n"
+        "rates = keras.saving.load_model(sys.argv[1]).optimizer.optimizer.get_config()\n"
+        "print(rates['learning_rate']['registered_name'])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, tmp_path / "model.keras"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.stdout.strip() == "ssd_keras>Warmup", result.stderr[-2000:]
 
 
 def test_departures_are_named():
