@@ -324,8 +324,8 @@ def check_tensorboard() -> None:
     ]
     if missing:
         raise ImportError(
-            f"--tensorboard needs {' and '.join(missing)}, which is not installed: pip install "
-            f"{' '.join(missing)}. history.csv has the same numbers."
+            f"--tensorboard needs {' and '.join(missing)}: pip install {' '.join(missing)}. "
+            "history.csv has the same numbers."
         )
 
 

@@ -214,9 +214,9 @@ def test_killed_runs_end_with_the_weights_of_one_that_was_not(digit_scenes, tmp_
 
 def test_tensorboard_says_what_it_lacks(digit_scenes, tmp_path, error_of, monkeypatch):
     find = importlib.util.find_spec
-    missing = {"tensorboard"}
+    missing = {"tensorflow", "tensorboard"}
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in missing else find(name)
     )
     line = error_of(train_ssd.main, *command_line(digit_scenes, tmp_path, "--tensorboard"))
-    assert "--tensorboard needs tensorboard, which is not installed" in line
+    assert "--tensorboard needs tensorflow and tensorboard" in line
