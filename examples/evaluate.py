@@ -1,4 +1,4 @@
-"""Evaluate a detector by the rules of Pascal VOC or MS COCO.
+r"""Evaluate a detector by the rules of Pascal VOC or MS COCO.
 
     python examples/evaluate.py --model out/voc300/model.keras --output out/voc300/test \
         --data VOC2007/ImageSets/Main/test.txt

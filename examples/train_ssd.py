@@ -1,4 +1,4 @@
-"""Train any SSD of this library on any data set it can read, and go on after any interruption.
+r"""Train any SSD of this library on any data set it can read, and go on after any interruption.
 
     python examples/train_ssd.py --preset voc0712-ssd300 --weights imagenet --output out/voc300 \
         --train VOC2007/ImageSets/Main/trainval.txt VOC2012/ImageSets/Main/trainval.txt \
