@@ -32,12 +32,15 @@ EXTRAS = {
     "coco": ["faster-coco-eval>=1.8"],
     # The pages of the documentation (docs/build.py).
     "docs": ["pdoc>=16"],
+    # Logs for TensorBoard (examples/train_ssd.py --tensorboard); they need TensorFlow, too.
+    "tensorboard": ["tensorboard>=2.20"],
 }
 EXTRAS["notebooks"] += EXTRAS["examples"] + EXTRAS["coco"]
 EXTRAS["test"] = [
     *EXTRAS["notebooks"],
     *EXTRAS["export"],
     *EXTRAS["docs"],
+    *EXTRAS["tensorboard"],
     "hypothesis>=6.100",
     "pycocotools>=2.0.8",
     "pytest>=8.3",

@@ -220,3 +220,17 @@ def test_tensorboard_says_what_it_lacks(digit_scenes, tmp_path, error_of, monkey
     )
     line = error_of(train_ssd.main, *command_line(digit_scenes, tmp_path, "--tensorboard"))
     assert "--tensorboard needs tensorflow and tensorboard" in line
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
+def test_tensorboard_gets_the_losses_and_the_map(digit_scenes, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(digit_scenes, tmp_path / "out", "--tensorboard")
+    names = {}
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(tmp_path / "out" / "tensorboard" / part))
+        events.Reload()
+        names[part] = set(events.Tags()["tensors"])
+    assert {"epoch_loss", "epoch_classification_loss"} <= names["train"]
+    assert "epoch_mAP" in names["validation"]
