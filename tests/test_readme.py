@@ -277,16 +277,25 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-HEADINGS = re.findall(r"^#+ (.*)$", PROSE, re.MULTILINE)
+def headings_of(text: str) -> list[str]:
+    return re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+
+
+HEADINGS = headings_of(PROSE)
 LINKS = re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", PROSE)
 
 
 @pytest.mark.parametrize("target", sorted(set(LINKS)))
 def test_links_lead_somewhere(target):
-    if target.startswith("#"):
-        assert target[1:] in map(slug, HEADINGS)
-    elif not target.startswith("https://"):
-        assert (REPOSITORY / target).is_file()
+    path, _, anchor = target.partition("#")
+    if path.startswith("https://"):
+        return
+    headings = HEADINGS
+    if path:
+        assert (REPOSITORY / path).is_file()
+        if anchor:
+            headings = headings_of((REPOSITORY / path).read_text(encoding="utf-8"))
+    assert not anchor or anchor in map(slug, headings)
 
 
 def test_no_two_headings_have_the_same_anchor():
