@@ -30,7 +30,7 @@ from data_generator.batch_source import BatchSource
 from data_generator.data_augmentation_chain_original_ssd import SSDDataAugmentation
 from data_generator.worker_pool import REQUESTS_PER_WORKER
 
-BATCH, N_BATCHES, N_ROUNDS, SEED = 32, 6, 7, 1
+BATCH, N_BATCHES, N_ROUNDS, SEED = 32, 20, 7, 1
 
 
 class Pipeline:
