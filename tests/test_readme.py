@@ -292,7 +292,7 @@ def test_links_lead_somewhere(target):
         return
     headings = HEADINGS
     if path:
-        assert (REPOSITORY / path).is_file()
+        assert (REPOSITORY / path).exists()
         if anchor:
             headings = headings_of((REPOSITORY / path).read_text(encoding="utf-8"))
     assert not anchor or anchor in map(slug, headings)
