@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 
 from misc_utils.files import write_text
+from misc_utils.random_states import random_states, restore_random_states
 
 
 class NonFiniteLossError(RuntimeError):
@@ -204,7 +205,7 @@ class Checkpoints:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         model.save(unfinished / "model.keras")
-        content = {**state, "epoch": epoch, "random_states": _random_states(model)}
+        content = {**state, "epoch": epoch, "random_states": random_states(model)}
         write_text(unfinished / "state.json", json.dumps(content))
         if final.exists():
             # A folder cannot be replaced in one step; until the new one is there, this one counts.
@@ -227,37 +228,8 @@ class Checkpoints:
         state = json.loads((last / "state.json").read_text(encoding="utf-8"))
         model = keras.saving.load_model(last / "model.keras")
         # Checkpoints of earlier versions of this library have no random states.
-        _restore_random_states(model, state.pop("random_states", {}))
+        restore_random_states(model, state.pop("random_states", {}))
         return model, state
-
-
-def _random_states(model: keras.Model) -> dict[str, list]:
-    """Return what decides the next random numbers of a model's layers, for JSON."""
-    variables = _seed_variables(model)
-    states = {"layers": [keras.ops.convert_to_numpy(variable).tolist() for variable in variables]}
-    if keras.backend.backend() == "torch":  # whose dropout draws from PyTorch's own generators
-        import torch
-
-        states["torch"] = torch.get_rng_state().tolist()
-        states["cuda"] = [each.tolist() for each in torch.cuda.get_rng_state_all()]
-    return states
-
-
-def _restore_random_states(model: keras.Model, states: Mapping[str, list]) -> None:
-    for variable, value in zip(_seed_variables(model), states.get("layers", []), strict=False):
-        variable.assign(value)
-    if keras.backend.backend() == "torch" and "torch" in states:
-        import torch
-
-        torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
-        if len(states["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(
-                [torch.tensor(each, dtype=torch.uint8) for each in states["cuda"]]
-            )
-
-
-def _seed_variables(model: keras.Model) -> list:
-    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
 
 
 class EpochEnd(keras.callbacks.Callback):

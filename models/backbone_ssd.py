@@ -73,9 +73,11 @@ def ssd_from_backbone(
     max_candidates_per_class: int | None = None,
     *,
     class_activation: str = "softmax",
+    class_names: Sequence[str] | None = None,
     extra_filters: Sequence[int] | None = None,
     separable: bool = False,
     freeze_batch_normalization: bool = False,
+    batch_normalization_momentum: float | None = None,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build an SSD on a base network.
 
@@ -124,12 +126,17 @@ def ssd_from_backbone(
             compete; the original in Caffe takes 400. None lets all of them.
         class_activation: ``'softmax'``: the classes of a box compete. ``'sigmoid'``: each is scored
             by itself (see `SigmoidScores`), as `SSDFocalLoss(class_activation="sigmoid")` expects.
+        class_names: 'background' and the names of the classes, for the model to carry along
+            (`ssd_encoder_decoder.class_names` reads and changes them); None for no names.
         extra_filters: Filters of the extra stages, one a stage, each of which halves the map. None
             adds stages of 512, 256, 256, 128, 128, ... filters until the map is a single cell.
         separable: Whether 3x3 convolutions of the extra stages and heads are split into one that
             looks around in each channel and one that mixes channels: SSDLite (arXiv:1801.04381).
         freeze_batch_normalization: Whether the network's batch normalisation keeps its weights
             and statistics in training.
+        batch_normalization_momentum: Share of the running statistics that a training step leaves
+            as it is, in the network's batch normalisation. None leaves what the network has, which
+            may be made for training that takes days: see `misc_utils.batch_statistics`.
 
     Returns:
         The model; with `return_predictor_sizes` the tuple (model, int array `(n_layers, 2)` of
@@ -146,7 +153,14 @@ def ssd_from_backbone(
     check_image_size(image_size)
     feature_maps = find_feature_maps(backbone, feature_layers)
     inputs, x = preprocessed_input(image_size, subtract_mean, divide_by_stddev, swap_channels)
-    feature_maps = copy_network(backbone, feature_maps, inputs, x, freeze_batch_normalization)
+    if batch_normalization_momentum is not None and not 0 <= batch_normalization_momentum < 1:
+        raise ValueError(
+            "`batch_normalization_momentum` must be in [0, 1), or None; got "
+            f"{batch_normalization_momentum}."
+        )
+    feature_maps = copy_network(
+        backbone, feature_maps, inputs, x, freeze_batch_normalization, batch_normalization_momentum
+    )
     check_sizes(feature_maps)
     new_layers = _NewLayers(separable, l2_regularization)
     feature_maps |= _extra_feature_maps(feature_maps, extra_filters, new_layers)
@@ -181,6 +195,7 @@ def ssd_from_backbone(
         nms_max_output_size,
         max_candidates_per_class,
         class_activation,
+        class_names,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model
 

@@ -120,6 +120,7 @@ def copy_network(
     inputs: Any,
     images: Any,
     freeze_batch_normalization: bool = False,
+    batch_normalization_momentum: float | None = None,
 ) -> dict[str, Any]:
     """Copy the part of a network that feature maps depend on into another model's graph.
 
@@ -133,6 +134,7 @@ def copy_network(
         images: What the network shall see: made from `inputs`, `(batch, height, width, channels)`.
         freeze_batch_normalization: Whether the copies of batch normalisation layers are not
             trained.
+        batch_normalization_momentum: That of the copies; None: that of the network's layers.
 
     Returns:
         {name: symbolic tensor} in the other model's graph.
@@ -145,8 +147,11 @@ def copy_network(
     def copy_of(layer: Any) -> Any:
         kind = BatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
         copy = kind.from_config(layer.get_config())
-        if freeze_batch_normalization and isinstance(copy, keras.layers.BatchNormalization):
-            copy.trainable = False
+        if isinstance(copy, keras.layers.BatchNormalization):
+            if freeze_batch_normalization:
+                copy.trainable = False
+            if batch_normalization_momentum is not None:
+                copy.momentum = batch_normalization_momentum
         return copy
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:

@@ -42,7 +42,9 @@ def ssd_mobilenet_v2(
         weights: Of the base network: ``'imagenet'``, which Keras downloads; the path of a file of
             its weights without the classifier; or None for a random start.
         **settings: Other arguments of `ssd_from_backbone`, which has the defaults. Those of
-            preprocessing bring the image to -1 to 1, as the weights expect; `separable` is True.
+            preprocessing bring the image to -1 to 1, as the weights expect; `separable` is True;
+            `batch_normalization_momentum` is 0.99: with the network's own 0.999, training for less
+            than some 5,000 steps would leave it without usable statistics.
 
     Returns:
         The model, or what else `ssd_from_backbone` returns.
@@ -55,6 +57,7 @@ def ssd_mobilenet_v2(
         "subtract_mean": 127.5,
         "divide_by_stddev": 127.5,
         "separable": True,
+        "batch_normalization_momentum": 0.99,
         **settings,
     }
     backbone = applications_network(

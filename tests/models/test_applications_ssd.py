@@ -203,6 +203,13 @@ def test_width():
     assert model.get_layer("block_13_expand_relu").output.shape[-1] == 576 / 2
 
 
+def test_momentum_of_batch_normalisation():
+    # Keras' MobileNetV2 has 0.999, with which a short training has no statistics to detect with.
+    model = make("mobilenet_v2")
+    layers = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    assert {layer.momentum for layer in layers} == {0.99}
+
+
 def test_settings_win_over_the_defaults():
     model = ssd_mobilenet_v2(
         (64, 64, 1), 2, alpha=0.35, subtract_mean=None, swap_channels=(0, 0, 0), separable=False

@@ -302,6 +302,21 @@ def test_batch_normalisation_can_be_frozen(frozen, tmp_path):
     assert {"stem/kernel", "extra1_bn/moving_mean"} <= changed
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, 0.99), (0.7, 0.7)])
+def test_momentum_of_batch_normalisation(given, expected, tmp_path):
+    model = make_ssd(batch_normalization_momentum=given)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert each.get_layer("stem_bn").momentum == expected
+        assert each.get_layer("extra1_bn").momentum == 0.99  # a layer of the SSD
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.1])
+def test_momentum_out_of_range(momentum):
+    with pytest.raises(ValueError, match=rf"batch_normalization_momentum.*\[0, 1\).*{momentum}"):
+        make_ssd(batch_normalization_momentum=momentum)
+
+
 def test_training_fits_two_images():
     keras.utils.set_random_seed(0)
     model = make_ssd(separable=True, subtract_mean=127.5, divide_by_stddev=127.5)
