@@ -58,6 +58,25 @@ def check_box_format(coords: str) -> None:
         raise ValueError(f"`coords` must be one of {', '.join(BOX_FORMATS)}; got {coords!r}.")
 
 
+def widened(coordinates: np.ndarray) -> np.ndarray:
+    """Bring coordinates to a type in which sides and areas of boxes can be computed.
+
+    NumPy would wrap around without a word: of uint8 coordinates 10 - 30 is 236, and an area of
+    300 x 300 is more than int16 holds.
+
+    Arguments:
+        coordinates: Array of numbers.
+
+    Returns:
+        int64 for integers, float32 for float16, the given array for all other types.
+    """
+    if coordinates.dtype.kind in "iu":
+        return coordinates.astype(np.int64, copy=False)
+    if coordinates.dtype == np.float16:
+        return coordinates.astype(np.float32)
+    return coordinates
+
+
 def convert_coordinates(
     tensor: np.ndarray, start_index: int, conversion: str, border_pixels: str = "half"
 ) -> np.ndarray:
@@ -174,7 +193,7 @@ def intersection_area(
 
     Returns:
         `(m, n)` areas for ``'outer_product'``, `(max(m, n),)` for ``'element-wise'``, in the
-        square of the boxes' unit. Integer boxes in corners or minmax give integers.
+        square of the boxes' unit. Integer boxes in corners or minmax give int64.
 
     Raises:
         ValueError: if a shape, `coords`, `mode` or `border_pixels` is not as described.
@@ -275,7 +294,7 @@ def _checked_pair(
     """Validate the arguments that `intersection_area` and `iou` share; promote `(4,)` boxes."""
     pair = []
     for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
-        boxes = np.asarray(boxes)
+        boxes = widened(np.asarray(boxes))
         if boxes.ndim > 2:
             raise ValueError(f"`{name}` must have shape (4,) or (n, 4); got {boxes.shape}.")
         pair.append(np.atleast_2d(boxes))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bounding_box_utils.bounding_box_utils import widened
+
 LABELS_FORMAT = {"class_id": 0, "xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}
 
 
@@ -38,7 +40,9 @@ def as_label_array(labels: np.ndarray, labels_format: Mapping[str, int]) -> np.n
         labels_format: Column positions by name.
 
     Returns:
-        The same array if it is two-dimensional already, `(0, 5)` float32 for no objects.
+        The same array if it is two-dimensional already, `(0, 5)` float32 for no objects. Of integer
+        types that cannot hold boxes which leave their image, or grow with it (unsigned ones, and
+        those of less than 32 bits), an int64 copy.
 
     Raises:
         ValueError: if the labels are neither empty nor `(n, >= 5)`.
@@ -46,7 +50,8 @@ def as_label_array(labels: np.ndarray, labels_format: Mapping[str, int]) -> np.n
     labels = np.asarray(labels)
     n_columns = max(labels_format.values()) + 1
     if labels.ndim == 2 and labels.shape[1] >= n_columns:
-        return labels
+        is_narrow = labels.dtype.kind == "u" or labels.dtype in (np.int8, np.int16)
+        return widened(labels) if is_narrow else labels
     if labels.size == 0:
         return np.zeros((0, n_columns), np.float32)
     raise ValueError(

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bounding_box_utils.bounding_box_utils import border_width, iou
+from bounding_box_utils.bounding_box_utils import border_width, iou, widened
 from data_generator.label_boxes import LABELS_FORMAT, as_label_array, box_columns
 
 OVERLAP_CRITERIA = ("center_point", "area", "iou")
@@ -173,6 +173,7 @@ class BoxFilter:
         Raises:
             ValueError: if the overlap test has to be made without an image size.
         """
+        boxes = widened(boxes)
         widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         keep = np.ones(len(boxes), bool)
         if self.check_degenerate:
@@ -326,6 +327,7 @@ def overlaps(
     Returns:
         `(...)` bool.
     """
+    boxes = widened(boxes)
     xmin, ymin, xmax, ymax = (boxes[..., side] for side in range(4))
     if criterion == "center_point":
         cx, cy = (xmin + xmax) / 2, (ymin + ymax) / 2

@@ -193,6 +193,26 @@ def test_intersection_by_hand(border_pixels, intersection):
     np.testing.assert_array_equal(unchecked, areas)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint64", "int8", "int16", "int32"])
+@pytest.mark.parametrize("coords", ["corners", "minmax"])
+def test_integers_do_not_wrap_around(dtype, coords):
+    """Neither where boxes are apart, so that sides are negative, nor where areas are large."""
+    far = np.iinfo(dtype).max
+    boxes = np.array([[0, 0, 10, 20], [30, 30, 50, 60], [0, 0, min(far, 60_000), 20]])
+    if coords == "minmax":
+        boxes = boxes[:, [0, 2, 1, 3]]
+    areas = intersection_area(boxes.astype(dtype), boxes.astype(dtype), coords)
+    np.testing.assert_array_equal(areas, intersection_area(boxes.astype(float), boxes, coords))
+    assert areas.dtype == np.int64
+    overlaps = iou(boxes.astype(dtype), boxes.astype(dtype), coords)
+    np.testing.assert_array_equal(overlaps, iou(boxes.astype(float), boxes, coords))
+
+
+def test_half_precision_does_not_overflow():
+    boxes = np.array([[0, 0, 300, 300], [0, 0, 300, 150]], np.float16)
+    np.testing.assert_array_equal(iou(boxes, boxes, "corners"), [[1, 0.5], [0.5, 1]])
+
+
 def test_inputs_are_not_modified():
     boxes1, boxes2 = np.array([[5.0, 6, 3, 4]]), np.array([[4.0, 5, 3, 4], [9, 9, 1, 1]])
     copies = boxes1.copy(), boxes2.copy()

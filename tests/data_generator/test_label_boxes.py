@@ -67,6 +67,21 @@ def test_label_arrays():
         as_label_array([1, 2, 3, 4, 5], LABELS_FORMAT)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "becomes"),
+    [
+        *((dtype, np.int64) for dtype in ("uint8", "uint16", "uint32", "int8", "int16", "int64")),
+        ("int32", np.int32),
+        ("float32", np.float32),
+    ],
+)
+def test_boxes_may_leave_the_range_of_narrow_integers(dtype, becomes):
+    labels = as_label_array(np.array([[1, 10, 20, 60, 80]], dtype), LABELS_FORMAT)
+    assert labels.dtype == becomes
+    moved = move_labels(labels, BoxMap(x_shift=-30, y_scale=500), [1, 2, 3, 4])
+    assert moved.tolist() == [[1, -20, 10_000, 30, 40_000]]
+
+
 def test_only_the_box_moves_and_integers_are_rounded():
     labels = np.array([[7, 1, 3, 5, 9, 11]])
     moved = move_labels(labels, BoxMap(0.5, 0, 0.5, 0), [1, 2, 3, 4])

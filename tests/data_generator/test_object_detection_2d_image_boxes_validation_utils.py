@@ -96,6 +96,20 @@ def test_area_and_degenerate_boxes(checks, kept):
     assert filtered[:, 1:].tolist() == kept
 
 
+@pytest.mark.parametrize("criterion", ["center_point", "area", "iou"])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "int32"])
+def test_integers_do_not_wrap_around(criterion, dtype):
+    """The areas of the boxes are beyond 16 bits, and that of the last one is beyond 32."""
+    size = 30_000 if dtype == "int16" else 65_535
+    labels = np.array([[1, 0, 0, 256, 256], [1, 0, 0, 300, 300], [1, 10, 10, size, size]], dtype)
+    box_filter = BoxFilter(overlap_criterion=criterion, overlap_bounds=(1e-6, 1.0))
+    expected = box_filter(labels.astype(np.float64), size, size)
+    assert len(expected) == 3
+    np.testing.assert_array_equal(box_filter(labels, size, size), expected)
+    # The same without the detour by labels, which are widened on their own.
+    assert box_filter.mask(labels[:, 1:], size, size).all()
+
+
 def test_filter_without_boxes():
     assert BoxFilter()(np.zeros((0, 5), np.float32), 60, 80).shape == (0, 5)
     assert BoxFilter()([], 60, 80).shape == (0, 5)
