@@ -62,6 +62,7 @@ def ssd_300(
     max_candidates_per_class: int | None = None,
     *,
     class_activation: str = "softmax",
+    class_names: Sequence[str] | None = None,
     caffe_faithful: bool = False,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD300 model.
@@ -113,6 +114,8 @@ def ssd_300(
             compete; the original in Caffe takes 400. None lets all of them.
         class_activation: ``'softmax'``: the classes of a box compete. ``'sigmoid'``: each is scored
             by itself (see `SigmoidScores`), as `SSDFocalLoss(class_activation="sigmoid")` expects.
+        class_names: 'background' and the names of the classes, for the model to carry along
+            (`ssd_encoder_decoder.class_names` reads and changes them); None for no names.
         caffe_faithful: Whether the network follows the original where it differs from its port:
             kernels start uniform with variance 1 / fan-in instead of normal with 2 / fan-in;
             `l2_regularization` is Caffe's weight decay, so that the penalty is half of it, and is

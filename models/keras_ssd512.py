@@ -63,6 +63,7 @@ def ssd_512(
     max_candidates_per_class: int | None = None,
     *,
     class_activation: str = "softmax",
+    class_names: Sequence[str] | None = None,
     caffe_faithful: bool = False,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD512 model.

@@ -63,6 +63,7 @@ def build_model(
     max_candidates_per_class: int | None = None,
     *,
     class_activation: str = "softmax",
+    class_names: Sequence[str] | None = None,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the SSD7 model.
 
@@ -99,6 +100,8 @@ def build_model(
             compete; the original in Caffe takes 400. None lets all of them.
         class_activation: ``'softmax'``: the classes of a box compete. ``'sigmoid'``: each is scored
             by itself (see `SigmoidScores`), as `SSDFocalLoss(class_activation="sigmoid")` expects.
+        class_names: 'background' and the names of the classes, for the model to carry along
+            (`ssd_encoder_decoder.class_names` reads and changes them); None for no names.
 
     Returns:
         The model; with `return_predictor_sizes` the tuple (model, int array `(4, 2)` of heights and
@@ -173,5 +176,6 @@ def build_model(
         nms_max_output_size,
         max_candidates_per_class,
         class_activation,
+        class_names,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model

@@ -26,8 +26,10 @@ from keras_layers.class_scores import SigmoidScores
 from keras_layers.keras_layer_AnchorBoxes import AnchorBoxes
 from keras_layers.keras_layer_DecodeDetections import DecodeDetections
 from keras_layers.keras_layer_DecodeDetectionsFast import DecodeDetectionsFast
+from keras_layers.predictions import Predictions
 from keras_layers.preprocessing import ChannelSwap, MeanSubtraction, StddevDivision
 from ssd_encoder_decoder.anchors import AnchorSettings, anchor_boxes
+from ssd_encoder_decoder.class_names import check_class_names
 
 MODES = ("training", "inference", "inference_fast")
 CLASS_ACTIVATIONS = ("softmax", "sigmoid")
@@ -131,6 +133,7 @@ def build_ssd(
     nms_max_output_size: int,
     max_candidates_per_class: int | None = None,
     class_activation: str = "softmax",
+    class_names: Sequence[str] | None = None,
 ) -> tuple[keras.Model, np.ndarray]:
     """Attach the multibox heads to feature maps and make the model.
 
@@ -153,12 +156,13 @@ def build_ssd(
         nms_max_output_size: Decoding: survivors of non-maximum suppression (a class) at most.
         max_candidates_per_class: Decoding: the best boxes of each class that compete; None: all.
         class_activation: What makes scores of the class logits: ``'softmax'`` or ``'sigmoid'``.
+        class_names: Names by class id, 'background' first, which the model is to know; or None.
 
     Returns:
         (model, predictor sizes): the latter an int array `(layers, 2)` of (height, width).
 
     Raises:
-        ValueError: if `n_classes`, `mode` or `class_activation` is not as described.
+        ValueError: if `n_classes`, `mode`, `class_activation` or `class_names` is not as described.
     """
     check_mode(mode)
     if not isinstance(n_classes, numbers.Integral) or n_classes < 1:
@@ -166,6 +170,7 @@ def build_ssd(
             "`n_classes` must be the number of object classes, a positive integer (the background "
             f"does not count); got {n_classes!r}."
         )
+    class_names = check_class_names(class_names, n_classes)
     img_height, img_width, _ = image_size
     predictor_sizes = np.array([x.shape[1:3] for x in feature_maps.values()])
     _warn_of_anchors_outside(anchors, predictor_sizes, (img_height, img_width))
@@ -197,7 +202,7 @@ def build_ssd(
     # The loss is a cross-entropy: it wants probabilities.
     scores = _activation(class_activation, names.classes_softmax)(scores)
     # (batch, n_boxes_total, n_classes + 1 + 4 + 8)
-    predictions = layers.Concatenate(axis=2, name="predictions", dtype="float32")(
+    predictions = Predictions(class_names=class_names, name="predictions", dtype="float32")(
         [scores, offsets, priors]
     )
 

@@ -128,6 +128,7 @@ def build_vgg_ssd(
     return_predictor_sizes: bool,
     max_candidates_per_class: int | None,
     class_activation: str,
+    class_names: Sequence[str] | None,
     caffe_faithful: bool,
 ) -> keras.Model | tuple[keras.Model, np.ndarray]:
     """Build the model that a `VggSsd` describes.
@@ -202,6 +203,7 @@ def build_vgg_ssd(
         nms_max_output_size,
         max_candidates_per_class,
         class_activation,
+        class_names,
     )
     return (model, predictor_sizes) if return_predictor_sizes else model
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssd_encoder_decoder.anchors import AnchorSettings
+from ssd_encoder_decoder.class_names import get_class_names
 
 _MODES = {"DecodeDetections": "inference", "DecodeDetectionsFast": "inference_fast"}
 
@@ -30,6 +31,7 @@ class ModelSettings:
         confidence_thresh: The decoding layer's threshold; None in mode ``'training'``.
         iou_threshold: The decoding layer's NMS threshold; None in mode ``'training'``.
         top_k: The decoding layer's number of rows; None in mode ``'training'``.
+        class_names: Names by class id, 'background' first; None if the model knows none.
     """
 
     img_height: int
@@ -42,6 +44,7 @@ class ModelSettings:
     confidence_thresh: float | None
     iou_threshold: float | None
     top_k: int | None
+    class_names: tuple[str, ...] | None
 
     @property
     def coords(self) -> str:
@@ -83,6 +86,7 @@ def read_model_settings(model: Any) -> ModelSettings:
     first = configs[0]
     last_layer = model.layers[-1]
     decoding = last_layer.get_config() if type(last_layer).__name__ in _MODES else {}
+    class_names = get_class_names(model)
     return ModelSettings(
         img_height=first["img_height"],
         img_width=first["img_width"],
@@ -108,4 +112,5 @@ def read_model_settings(model: Any) -> ModelSettings:
         confidence_thresh=decoding.get("confidence_thresh"),
         iou_threshold=decoding.get("iou_threshold"),
         top_k=decoding.get("top_k"),
+        class_names=None if class_names is None else tuple(class_names),
     )

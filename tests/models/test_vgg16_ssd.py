@@ -110,6 +110,7 @@ def test_arguments_and_their_defaults():
         "return_predictor_sizes": False,
         "max_candidates_per_class": None,
         "class_activation": "softmax",
+        "class_names": None,
         "caffe_faithful": False,
     }
     others = {
