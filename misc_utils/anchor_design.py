@@ -21,6 +21,7 @@ _SCALE_STEPS = (1.4, 1.6, 1.8, 2.0, 2.2)
 _ENOUGH_BOXES = 300
 
 _COMPARED = "the settings compared with"
+_SERIES = "a geometric series of scales"
 _ENOUGH_BOXES_TO_JUDGE = 1000
 # Differences of worth (recall plus mean IoU) that are not worth more anchors.
 _NEARLY_THE_SAME = 0.01
@@ -89,6 +90,7 @@ def suggest_anchors(
     max_boxes_per_cell: int = 6,
     iou_threshold: float = 0.5,
     seed: int = 0,
+    keep_ratios: bool = False,
 ) -> AnchorSuggestion:
     """Find scales and aspect ratios that fit the objects of a data set.
 
@@ -116,6 +118,8 @@ def suggest_anchors(
         max_boxes_per_cell: No layer gets more anchors at one place than this.
         iou_threshold: The IoU from which an anchor is taken to fit a box.
         seed: For k-means, and for the choice among more boxes than are needed.
+        keep_ratios: Whether the aspect ratios stay those compared with, so that only scales are
+            found: for weights whose predictors were trained for anchors of these shapes.
 
     Returns:
         The best settings found, beside those compared with. `arguments` of it are what to pass on.
@@ -154,17 +158,12 @@ def suggest_anchors(
     boxes = rng.permutation(boxes)[:_ENOUGH_BOXES_TO_JUDGE]
 
     others = dict(compared_with or {})
-    proposals = {_COMPARED: others} | {
-        name: {
-            **others,
-            "scales": scales,
-            "aspect_ratios_global": None,
-            "aspect_ratios_per_layer": ratios,
-        }
-        for name, scales, ratios in _proposals(
-            boxes, image_size, predictor_sizes, max_boxes_per_cell, rng
-        )
-    }
+    if keep_ratios:
+        scales = _geometric_scales(boxes, image_size, predictor_sizes, others)
+        found = {_SERIES: {"scales": scales}}
+    else:
+        found = dict(_proposals(boxes, image_size, predictor_sizes, max_boxes_per_cell, rng))
+    proposals = {_COMPARED: others} | {name: {**others, **new} for name, new in found.items()}
     fits = {
         name: _fit(
             SSDInputEncoder(*image_size, 1, predictor_sizes, **settings), boxes, iou_threshold
@@ -176,7 +175,7 @@ def suggest_anchors(
         name: fit
         for name, fit in fits.items()
         if fit.recall >= before.recall
-        and (name == _COMPARED or fit.boxes_per_cell <= max_boxes_per_cell)
+        and (name == _COMPARED or keep_ratios or fit.boxes_per_cell <= max_boxes_per_cell)
     }
     best = max(fit.worth for fit in allowed.values())
     good = {name: fit for name, fit in allowed.items() if fit.worth >= best - _NEARLY_THE_SAME}
@@ -226,6 +225,17 @@ def suggest_scales(
     boxes = _all_boxes(labels)
     if len(boxes) == 0:
         raise ValueError("Cannot suggest anchor scales for a data set without any box.")
+    ratios = {"aspect_ratios_global": aspect_ratios}
+    return _geometric_scales(boxes, image_size, predictor_sizes, ratios)
+
+
+def _geometric_scales(
+    boxes: np.ndarray,
+    image_size: tuple[int, int],
+    predictor_sizes: Sequence[tuple[int, int]],
+    others: Mapping[str, Any],
+) -> tuple[float, ...]:
+    """Return the best series for boxes `(n, 5)` and all other settings of the anchors."""
     # A few hundred boxes, evenly picked, tell as much as all of them.
     boxes = boxes[:: max(1, len(boxes) // _ENOUGH_BOXES)]
     sizes = np.sqrt((boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2])) / min(image_size)
@@ -236,13 +246,7 @@ def suggest_scales(
         # Only the extra scale behind the last layer may exceed the image.
         scales = np.minimum(start * step ** np.arange(len(predictor_sizes)), 1.0)
         scales = np.append(scales, scales[-1] * step)
-        encoder = SSDInputEncoder(
-            *image_size,
-            n_classes=1,
-            predictor_sizes=predictor_sizes,
-            scales=scales,
-            aspect_ratios_global=aspect_ratios,
-        )
+        encoder = SSDInputEncoder(*image_size, 1, predictor_sizes, **{**others, "scales": scales})
         best_ious = encoder.similarities(boxes[:, 1:]).max(axis=1)
         score = (best_ious >= 0.5).mean() + best_ious.mean()
         if score > best_score:
@@ -330,19 +334,24 @@ def _proposals(
     predictor_sizes: Sequence[tuple[int, int]],
     max_boxes_per_cell: int,
     rng: np.random.Generator,
-) -> Iterator[tuple[str, tuple[float, ...], list[tuple[float, ...]]]]:
-    """Yield names, scales and ratios of anchor settings that may fit."""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield names and arguments of an encoder whose anchors may fit."""
     n_layers = len(predictor_sizes)
     shapes = boxes[:, 3:] - boxes[:, 1:3]
+
+    def arguments(scales: Sequence[float], ratios: list[tuple[float, ...]]) -> dict[str, Any]:
+        per_layer = {"aspect_ratios_per_layer": ratios, "aspect_ratios_global": None}
+        return {"scales": scales, **per_layer}
+
     for n_shapes in range(1, max_boxes_per_cell):
         scales, ratios = kmeans_anchors(shapes, image_size, n_layers, n_shapes, rng)
-        yield f"k-means, {n_shapes * n_layers} shapes", scales, ratios
+        yield f"k-means, {n_shapes * n_layers} shapes", arguments(scales, ratios)
     ratios = suggest_aspect_ratios([boxes])
     scales = suggest_scales([boxes], image_size, predictor_sizes, ratios)
-    yield "a geometric series of scales", scales, [ratios] * n_layers
+    yield _SERIES, arguments(scales, [ratios] * n_layers)
     for n_shapes in range(1, max_boxes_per_cell):
         ratios = _ratios_of_layers(shapes, image_size, scales, n_shapes, rng)
-        yield f"a geometric series of scales, k-means of {n_shapes} ratios", scales, ratios
+        yield f"{_SERIES}, k-means of {n_shapes} ratios", arguments(scales, ratios)
 
 
 def kmeans_anchors(

@@ -40,14 +40,10 @@ def build_with_start_weights(recipe: Recipe, class_names: Sequence[str]) -> kera
         FileNotFoundError: There is no such file.
         ValueError: The weights do not fit the network, or the file is none of weights.
     """
-    source, n_classes = recipe.weights, len(class_names) - 1
-    if source not in ("none", "imagenet") and not Path(source).is_file():
-        raise FileNotFoundError(
-            f"There is no file of weights '{source}'. Expected a file, 'imagenet' or 'none'."
-        )
-    if source not in ("none", "imagenet") and is_detector_file(source):
+    n_classes = len(class_names) - 1
+    if starts_from_detector(recipe):
         model = build_network(recipe, n_classes)
-        print(load_detector_weights(model, source, class_names))
+        print(load_detector_weights(model, recipe.weights, class_names))
         return model
     model = _build_with_base_weights(recipe, n_classes)
     if recipe.prior_bias:
@@ -109,6 +105,26 @@ def load_detector_weights(
     if is_whole and report.fresh:
         raise ValueError(f"'{path}' has no weights for the layers {', '.join(report.fresh)}.")
     return report
+
+
+def starts_from_detector(recipe: Recipe) -> bool:
+    """Tell whether the weights of a recipe are those of a whole detector.
+
+    Arguments:
+        recipe: The recipe.
+
+    Raises:
+        FileNotFoundError: It names a file that does not exist.
+        ValueError: The file holds no weights that can be read.
+    """
+    source = recipe.weights
+    if source in ("none", "imagenet"):
+        return False
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f"There is no file of weights '{source}'. Expected a file, 'imagenet' or 'none'."
+        )
+    return is_detector_file(source)
 
 
 def is_detector_file(path: str | Path) -> bool:

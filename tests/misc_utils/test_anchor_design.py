@@ -195,6 +195,32 @@ class TestSuggestAnchors:
         assert len(found.scales) == 4
         assert max(len(r) + (1.0 in r) for r in found.aspect_ratios_per_layer) <= 3
 
+    def test_ratios_may_stay_as_they_are(self):
+        boxes = lamp_posts(ratio=1 / 2)
+        settings = {
+            "scales": [0.5, 0.6, 0.7, 0.8, 0.9],
+            "aspect_ratios_global": None,
+            "aspect_ratios_per_layer": [[0.5], [1.0, 0.5], [1.0, 2.0, 0.5], [1.0] * 5],
+            "steps": [8, 16, 32, 64],
+        }
+        found, free = (
+            suggest_anchors(
+                self.dataset(boxes),
+                (300, 300),
+                predictor_sizes=MAPS,
+                compared_with=settings,
+                max_boxes_per_cell=4,
+                keep_ratios=keep,
+            )
+            for keep in (True, False)
+        )
+        assert found.aspect_ratios_per_layer == ((0.5,), (1.0, 0.5), (1.0, 2.0, 0.5), (1.0,) * 5)
+        assert found.n_anchors_after == found.n_anchors_before
+        assert found.recall_after > found.recall_before + 0.3
+        assert free.aspect_ratios_per_layer != found.aspect_ratios_per_layer
+        encoder = SSDInputEncoder(300, 300, 1, MAPS, **{**settings, **found.arguments})
+        assert share_with_anchor(encoder, [boxes]) == pytest.approx(found.recall_after, abs=0.01)
+
     def test_no_boxes(self):
         with pytest.raises(ValueError, match="without any box that has an area"):
             suggest_anchors(self.dataset([[1, 5, 5, 5, 9]]), (300, 300))
