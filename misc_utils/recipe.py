@@ -10,6 +10,7 @@ command line, and written beside the results:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import tomllib
@@ -91,7 +92,8 @@ class Recipe:
     decay_at: tuple = _setting((80000, 100000), "schedule 'steps': when it is multiplied by "
                                "decay_factor. If steps is changed alone, these change with it")
     decay_factor: float = _setting(0.1, "schedule 'steps': the factor")
-    warmup_steps: int = _setting(0, "steps in which the learning rate rises from 0")
+    warmup_steps: int = _setting(0, "steps in which the learning rate rises from 0; change with "
+                                "steps, too")
     clip_norm: float = _setting(0.0, "largest norm of all gradients together; 0: any")
     average: float = _setting(0.0, "momentum of a moving average of the weights, which is what is "
                               "validated and saved; 0: none")
@@ -157,8 +159,8 @@ class Recipe:
 def read_recipe(paths: Iterable[str | Path], changes: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe from TOML files, of which each changes what it names, and change it further.
 
-    If the number of steps is changed and `decay_at` is not, the latter keep their share of it. If
-    the network is changed, the anchors are its own unless they are changed, too.
+    If the number of steps is changed, `decay_at` and `warmup_steps` keep their shares of it unless
+    they are changed, too. If the network is changed, the anchors are its own, likewise.
 
     Arguments:
         paths: TOML files; settings that none of them names have their defaults.
@@ -189,7 +191,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     types = get_type_hints(Recipe)
     for setting in dataclasses.fields(Recipe):
         kind, default = types[setting.name], setting.default
-        shown = json.dumps(default) if default not in ((), "") else "empty"
+        values = default if kind is tuple else (default,)
+        shown = " ".join(json.dumps(value).strip('"') for value in values) or "empty"  # as typed
         options: dict[str, Any] = {
             "help": f"{setting.metadata['help']} [{shown}]".replace("%", "%%"),
             "default": argparse.SUPPRESS,
@@ -260,13 +263,22 @@ def _on_top(settings: dict, changes: Mapping[str, Any], origin: str) -> dict[str
     if any(changed.get(name) != settings.get(name) for name in ("network", "backbone")):
         # The anchors of one network, a list a predictor layer, do not suit another one.
         changed |= {name: changes.get(name, ()) for name in ("scales", "aspect_ratios")}
-    if "steps" in changes and "decay_at" not in changes:
-        before = settings.get("steps", _default("steps"))
-        places = settings.get("decay_at", _default("decay_at"))
-        if isinstance(changes["steps"], int) and before != changes["steps"]:
-            shares = (round(place * changes["steps"] / before) for place in places)
-            changed["decay_at"] = sorted({place for place in shares if place > 0})
+    if changed.get("steps") != settings.get("steps"):
+        with contextlib.suppress(TypeError, ZeroDivisionError):  # wrong values are named later
+            changed |= _with_shares_kept(settings, changed["steps"]) | changes
     return changed
+
+
+def _with_shares_kept(settings: dict, steps: int) -> dict[str, Any]:
+    """Return the settings that count steps, for another number of these in all."""
+    before, warmup, places = (
+        settings.get(name, _default(name)) for name in ("steps", "warmup_steps", "decay_at")
+    )
+    moved = (round(place * steps / before) for place in places)
+    return {
+        "warmup_steps": round(warmup * steps / before),
+        "decay_at": sorted({place for place in moved if place > 0}),
+    }
 
 
 def _checked(setting: dataclasses.Field, kind: type, value: Any) -> Any:

@@ -95,6 +95,14 @@ class TestChanges:
         for setting in dataclasses.fields(Recipe):
             assert f"--{setting.name.replace('_', '-')}" in text
 
+    def test_defaults_are_shown_as_they_are_typed(self, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "1000")
+        parser = argparse.ArgumentParser()
+        add_recipe_options(parser)
+        text = parser.format_help()
+        for end in ("pixels [300 300]", "VGG-16 [ssd300]", "too [true]", "Pascal VOC [empty]"):
+            assert end in text
+
     def test_nothing_is_changed_by_default(self):
         assert changes() == {}
 
@@ -124,6 +132,31 @@ class TestChanges:
     def test_decays_keep_their_share_of_the_steps(self, change, expected):
         recipe = read_recipe([PRESETS / "voc0712-ssd300.toml"], change)
         assert recipe.decay_at == expected
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({"steps": 100}, 3),
+            ({"steps": 20_000}, 600),
+            ({"steps": 100, "warmup_steps": 50}, 50),
+            ({"steps": 10_000}, 300),
+        ],
+    )
+    def test_so_does_the_warm_up(self, change, expected):
+        assert read_recipe([PRESETS / "ssd7.toml"], change).warmup_steps == expected
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("warmup_steps = 'x'", "`warmup_steps` must be a whole number"),
+            ("decay_at = 5", "`decay_at` must be a list"),
+            ("steps = 0", "`steps` must be at least 1; got -7"),
+        ],
+    )
+    def test_wrong_values_are_named_all_the_same(self, line, message, tmp_path):
+        (tmp_path / "wrong.toml").write_text(line)
+        with pytest.raises(ValueError, match=message):
+            read_recipe([tmp_path / "wrong.toml"], {"steps": -7})
 
     @pytest.mark.parametrize("backbone", BACKBONES[1:])
     def test_another_network_has_its_own_anchors(self, backbone):
