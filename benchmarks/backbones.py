@@ -12,9 +12,11 @@ changes, have the same optimizer and schedule, anchors fitted to the same boxes,
     mobilenet_fine  the same, predicting from stride 8, too, as SSD7 does
 
 Written is a CSV file with a line for each network: the mAP on the test images (Pascal VOC's rule of
-2010, IoU 0.5) with the averaged weights at the end, the size of the model and of its file, the
-images a second in training (making the batches included) and in detection (forward pass, decoding
-and non-maximum suppression), and how many steps the time was enough for.
+2010, IoU 0.5) with the averaged weights at the end and batch normalisation's statistics measured
+for them (`misc_utils.batch_statistics`), and the mAP with its running averages instead; the size of
+the model and of its file, the images a second in training (making the batches included) and in
+detection (forward pass, decoding and non-maximum suppression), and how many steps the time was
+enough for.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from data_generator.object_detection_2d_photometric_ops import ConvertTo3Channel
 from eval_utils.average_precision_evaluator import Evaluator
 from keras_loss_function.keras_ssd_loss import SSDLoss
 from misc_utils.anchor_design import share_with_anchor, suggest_aspect_ratios, suggest_scales
+from misc_utils.batch_statistics import measure_batch_statistics
 from misc_utils.files import write_text
 from misc_utils.resized_labels import labels_of_input_size
 from misc_utils.training import Budget, WarmupCosine, averaged_weights
@@ -53,6 +56,7 @@ NETWORKS = ("ssd7", "mobilenet", "mobilenet_fine")
 COLUMNS = (
     "network",
     "map",
+    "map_with_running_statistics",
     "parameters",
     "megabytes",
     "training_images_per_s",
@@ -78,9 +82,8 @@ def make_model(network: str, args: argparse.Namespace, mode: str = "training", *
         input_shape=size, include_top=False, weights=None, alpha=args.alpha
     )
     features = ("block_6_expand_relu", *FEATURE_LAYERS)  # strides 8, 16, 32
-    return ssd_from_backbone(
-        backbone, features, size, args.n_classes, mode, separable=True, **settings
-    )
+    settings = {"separable": True, "batch_normalization_momentum": 0.99, **settings}
+    return ssd_from_backbone(backbone, features, size, args.n_classes, mode, **settings)
 
 
 def fitted_anchors(network: str, args: argparse.Namespace, labels: list[np.ndarray]) -> dict:
@@ -137,6 +140,16 @@ def make_batches(data: DataGenerator, encoder: SSDInputEncoder, args: argparse.N
     )
 
 
+def mean_average_precision(
+    model: keras.Model, test: DataGenerator, args: argparse.Namespace
+) -> float:
+    """Evaluate a model on the test images."""
+    evaluator = Evaluator(model, args.n_classes, test, model_mode="training")
+    return float(
+        evaluator(*args.image_size, batch_size=8, average_precision_mode="integrate", verbose=False)
+    )
+
+
 def measure(network: str, args: argparse.Namespace, data: DataGenerator, test: DataGenerator):
     """Train and measure one network; return a line of the table."""
     keras.utils.set_random_seed(0)
@@ -147,9 +160,9 @@ def measure(network: str, args: argparse.Namespace, data: DataGenerator, test: D
     encoder = SSDInputEncoder.from_model(model)
     steps, training_speed = train(model, data, args)
     with averaged_weights(model):
-        value = Evaluator(model, args.n_classes, test, model_mode="training")(
-            *args.image_size, batch_size=8, average_precision_mode="integrate", verbose=False
-        )
+        with_running_statistics = mean_average_precision(model, test, args)
+        measure_batch_statistics(model, make_batches(data, encoder, args))
+        value = mean_average_precision(model, test, args)
         decoding = make_model(network, args, "inference", **anchors)
         decoding.set_weights(model.get_weights())
     images = np.random.default_rng(0).integers(0, 256, (8, *args.image_size, 3)).astype(np.float32)
@@ -164,7 +177,8 @@ def measure(network: str, args: argparse.Namespace, data: DataGenerator, test: D
         megabytes = path.stat().st_size / 1e6
     return (  # in the order of COLUMNS
         network,
-        round(float(value), 4),
+        round(value, 4),
+        round(with_running_statistics, 4),
         n_parameters,
         round(megabytes, 2),
         round(training_speed, 1),

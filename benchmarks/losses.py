@@ -1,7 +1,7 @@
 """Losses beside each other: the same small detector, trained by each on the same batches.
 
     python -m benchmarks.losses --data DATA --steps 1000
-    python -m benchmarks.losses --data DATA --variants default giou ciou --seeds 0 1 2
+    python -m benchmarks.losses --data DATA --variants default giou --seeds 0 1 2 --alpha 5
 
 DATA is a folder with JPEGImages, Annotations (Pascal VOC XML), ImageSets/Main/{train,test}.txt and
 classes.txt. Each variant trains an SSD7 from scratch, from the same start, on the same batches in
@@ -11,7 +11,7 @@ the same order, for the same number of steps; nothing is chosen by looking at th
     per_image        hardest negatives of each image, as in Caffe
     focal_softmax    SSDFocalLoss, and biases that expect few objects
     focal_sigmoid    the same for a model with independent scores
-    giou, diou, ciou the boxes' loss, times three (see keras_loss_function.box_losses)
+    giou, diou, ciou the boxes' loss, times --alpha (see keras_loss_function.box_losses)
     label_smoothing  0.1 of a positive's class goes to all classes
     class_weights    rare classes weigh more: the square root of how much rarer they are
     caffe            Caffe's solver and mining (misc_utils.caffe_rules) with a tenth of the rate
@@ -58,14 +58,12 @@ from misc_utils.weight_average import WeightAverage
 from models.keras_ssd7 import build_model
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
-COLUMNS = ("variant", "seed", "steps", "seconds", "map_50", "map_75")
+COLUMNS = ("variant", "alpha", "seed", "steps", "seconds", "map_50", "map_75")
 IOU_LOSSES = ("giou", "diou", "ciou")
-# A box shifted by a tenth of its width costs as much as with smooth L1.
-ALPHA_OF_IOU_LOSSES = 3.0
 
 
-def losses_of(train: DataGenerator, n_classes: int) -> dict[str, MultiboxLoss]:
-    """Return the loss of each variant."""
+def losses_of(train: DataGenerator, n_classes: int, alpha: float) -> dict[str, MultiboxLoss]:
+    """Return the loss of each variant; `alpha` is the weight of the IoU losses."""
     ids = np.concatenate([np.reshape(labels, (-1, 5))[:, 0] for labels in train.labels])
     counts = np.maximum(np.bincount(ids.astype(int), minlength=n_classes + 1)[1:], 1)
     return {
@@ -73,7 +71,7 @@ def losses_of(train: DataGenerator, n_classes: int) -> dict[str, MultiboxLoss]:
         "per_image": SSDLoss(mining="per_image"),
         "focal_softmax": SSDFocalLoss(),
         "focal_sigmoid": SSDFocalLoss(class_activation="sigmoid"),
-        **{kind: SSDLoss(box_loss=kind, alpha=ALPHA_OF_IOU_LOSSES) for kind in IOU_LOSSES},
+        **{kind: SSDLoss(box_loss=kind, alpha=alpha) for kind in IOU_LOSSES},
         "label_smoothing": SSDLoss(label_smoothing=0.1),
         "class_weights": SSDLoss(class_weights=[1.0, *np.sqrt(counts.max() / counts)]),
         "caffe": SSDLoss(mining="per_image"),
@@ -184,6 +182,8 @@ def main() -> None:
     add("--seeds", nargs="+", type=int, default=[0], help="of start, order and augmentation")
     add("--steps", type=int, default=1000)
     add("--batch", type=int, default=8)
+    # With 3, a box shifted by a tenth of its width costs as much as with smooth L1.
+    add("--alpha", type=float, default=3.0, help="weight of the losses giou, diou and ciou")
     add("--image-size", nargs=2, type=int, default=[150, 200], metavar=("HEIGHT", "WIDTH"))
     add("--output", type=Path, default=Path("out/losses.csv"))
     args = parser.parse_args()
@@ -198,11 +198,16 @@ def main() -> None:
         "scales": suggest_scales(labels, args.image_size, sizes, ratios),
         "aspect_ratios_global": ratios,
     }
-    losses = losses_of(train, len(classes))
+    losses = losses_of(train, len(classes), args.alpha)
     lines = read_lines(args.output)
     for seed in args.seeds:
         for variant in args.variants:
-            run = {"variant": variant, "seed": seed, "steps": args.steps}
+            run = {
+                "variant": variant,
+                "alpha": losses[variant].alpha,
+                "seed": seed,
+                "steps": args.steps,
+            }
             if any(all(line[key] == str(run[key]) for key in run) for line in lines):
                 continue
             keras.utils.set_random_seed(seed)
@@ -210,7 +215,7 @@ def main() -> None:
             seconds, *precisions = train_and_measure(model, train, test, len(classes), seed, args)
             values = (f"{seconds:.1f}", *(f"{value:.4f}" for value in precisions))
             lines.append({key: str(value) for key, value in run.items()})
-            lines[-1].update(zip(COLUMNS[3:], values, strict=True))
+            lines[-1].update(zip(COLUMNS[len(run) :], values, strict=True))
             print(*lines[-1].values(), sep="\t", flush=True)
             # Rewritten each time: an interrupted run leaves what it has.
             write_lines(args.output, lines)
