@@ -406,6 +406,8 @@ class DetectionDataset:
         self.hdf5_dataset = None
         self.hdf5_dataset_path = os.fspath(file_path)
         self.hdf5_dataset = open_hdf5_dataset(file_path)
+        if self.images is not None:  # a subset has those of the whole: more, in another order
+            self.images = [self.images[i] for i in self.dataset_indices]
         self._set_size(self.dataset_size)
         if resize:
             self.labels = labels

@@ -214,6 +214,15 @@ class TestSubset:
         assert part.image_ids == ["a", "d"]
         np.testing.assert_array_equal(part.get_image(1), dataset.images[3])
 
+    @pytest.mark.parametrize("resize", [False, (6, 7)])
+    def test_images_in_memory_go_to_an_hdf5_file(self, tmp_path, resize):
+        dataset = self.dataset()
+        part = dataset.subset([3, 1])
+        part.create_hdf5_dataset(tmp_path / "a.h5", resize=resize, verbose=False)
+        for source in (part, DetectionDataset(hdf5_dataset_path=tmp_path / "a.h5")):
+            for i, original in enumerate([3, 1]):
+                np.testing.assert_array_equal(source.get_image(i), dataset.images[original])
+
     def test_the_whole_stays_as_it_was(self):
         dataset = self.dataset()
         dataset.subset([0]).skipped_images["x"] = "y"
