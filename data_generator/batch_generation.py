@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from data_generator.annotations import label_array
+from data_generator.annotations import LABEL_COLUMNS, label_array
 from data_generator.errors import DatasetError, DegenerateBatchError
 from data_generator.image_reading import ImageReadError
 from data_generator.sample import Sample, stack_images
@@ -303,11 +303,9 @@ class BatchMaker:
             if takes_rng:
                 options["rng"] = rng
             inputs = [sample.image] if sample.labels is None else [sample.image, sample.labels]
+            expected = ["image", "labels"][: len(inputs)] + ["inverter"] * takes_inverter
             with _naming(f"While transforming {self.dataset.entry_name(sample.index)}"):
-                outputs = transformation(*inputs, **options)
-            outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
-            if outputs[0] is None:
-                raise _Dropped(f"{type(transformation).__name__} gave no image")
+                outputs = _as_list(transformation(*inputs, **options), expected, transformation)
             sample.image = outputs.pop(0)
             if sample.labels is not None:
                 sample.labels = outputs.pop(0)
@@ -369,8 +367,7 @@ class BatchMaker:
         xmin, ymin, xmax, ymax = (
             sample.labels[:, fmt[name]] for name in ("xmin", "ymin", "xmax", "ymax")
         )
-        with np.errstate(invalid="ignore"):  # inf - inf
-            good = np.isfinite(sample.labels).all(axis=1) & (xmax - xmin > 0) & (ymax - ymin > 0)
+        good = np.isfinite(sample.labels).all(axis=1) & (xmax > xmin) & (ymax > ymin)
         if good.all() or self.degenerate_box_handling == "keep":
             return
         if self.degenerate_box_handling == "remove":
@@ -417,9 +414,26 @@ class BatchMaker:
         if labels is None or self.label_encoder is None or not self.returns & _NEED_ENCODER:
             return None, None
         options = {"empty": empty} if self._encoder_takes_empty else {}
-        if "matched_anchors" in self.returns and _finds_anchors(self.label_encoder):
+        finds_anchors = _finds_anchors(self.label_encoder)
+        if finds_anchors:  # it wants one order of columns, whatever that of the data set
+            columns = [self.dataset.labels_format[name] for name in LABEL_COLUMNS]
+            labels = [boxes[:, columns] for boxes in labels]
+        if "matched_anchors" in self.returns and finds_anchors:
             return self.label_encoder(labels, diagnostics=True, **options)
         return self.label_encoder(labels, diagnostics=False, **options), None
+
+
+def _as_list(outputs: Any, expected: Sequence[str], transformation: Callable) -> list:
+    """Return what a transformation made as a list in which nothing is missing."""
+    outputs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    if outputs and outputs[0] is None:
+        raise _Dropped(f"{type(transformation).__name__} gave no image")
+    if len(outputs) < len(expected):
+        raise ValueError(
+            f"The transformation {transformation!r:.100} must return ({', '.join(expected)}); "
+            f"got {len(outputs)} of these {len(expected)}"
+        )
+    return outputs
 
 
 def _check_returns(returns: Collection[str]) -> frozenset[str]:

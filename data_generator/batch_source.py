@@ -48,9 +48,10 @@ class BatchSource(DetectionDataset):
                 None for the image drops it from the batch. The last one should be a `Resize` if
                 images differ in size. Their attribute `labels_format` is set to this one's.
             label_encoder: `encoder(labels, diagnostics=False)`, called once per batch with the
-                list of label arrays, for 'encoded_labels' and 'matched_anchors'. One that takes
-                `empty` gets what to use for `np.empty`: worker processes have the array made where
-                the training process sees it.
+                list of label arrays, for 'encoded_labels' and 'matched_anchors'. An
+                `SSDInputEncoder` gets their columns in its own order. One that takes `empty` gets
+                what to use for `np.empty`: worker processes have the array made where the training
+                process sees it.
             returns: The names of what a batch consists of. It is a tuple in this order:
                 'processed_images': array `(batch, height, width, channels)`;
                 'encoded_labels': what the encoder makes of the labels;

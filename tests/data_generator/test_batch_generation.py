@@ -11,6 +11,7 @@ from data_generator.batch_generation import RETURNS, BatchMaker
 from data_generator.detection_dataset import DetectionDataset
 from data_generator.errors import DatasetError, DegenerateBatchError, ImageSizeError
 from data_generator.image_reading import ImageReadError
+from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
 N_IMAGES = 6
 ALL_BUT_ENCODED = set(RETURNS) - {"encoded_labels", "matched_anchors"}
@@ -174,6 +175,26 @@ def test_matched_anchors():
     assert batch == {"encoded_labels": [1], "matched_anchors": None}
 
 
+@pytest.mark.parametrize(
+    "order",
+    [("class_id", "xmin", "xmax", "ymin", "ymax"), ("ymax", "class_id", "xmax", "ymin", "xmin")],
+)
+def test_targets_do_not_depend_on_the_order_of_the_columns(order):
+    encoder = SSDInputEncoder(8, 10, 2, [(4, 5)])
+    label = {"class_id": 2, "xmin": 1, "ymin": 2, "xmax": 6, "ymax": 7}
+    expected, matched = encoder([np.array([list(label.values())])], diagnostics=True)
+    dataset = make_dataset(
+        labels=[[[label[name] for name in order]]] * N_IMAGES,
+        labels_format={name: order.index(name) for name in label},
+        eval_neutral=None,
+    )
+    returns = {"encoded_labels", "matched_anchors", "processed_labels"}
+    batch = make([1], dataset, label_encoder=encoder, returns=returns)
+    assert batch["processed_labels"][0].tolist() == dataset.labels[1]
+    np.testing.assert_array_equal(batch["encoded_labels"], expected)
+    np.testing.assert_array_equal(batch["matched_anchors"], matched)
+
+
 def test_no_encoder():
     with pytest.warns(
         UserWarning, match=r"None for \['encoded_labels'\], because there is no label"
@@ -215,6 +236,29 @@ def test_a_transformation_may_drop_an_image(nothing):
     assert batch["image_ids"] == [0, 2, 4]
     assert len(calls) == 3
     assert len(batch["inverse_transform"]) == len(batch["original_images"]) == 3
+
+
+def careless(image, labels=None, return_inverter=False):
+    return image
+
+
+def more_careless(image, labels=None):
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("transformation", "dataset", "message"),
+    [
+        (careless, {}, r"careless at .* must return \(image, labels, inverter\); got 1 of these 3"),
+        (careless, {"labels": None, "eval_neutral": None}, r"\(image, inverter\); got 1 of"),
+        (more_careless, {}, r"\(image, labels\); got 0 of these 2"),
+    ],
+)
+def test_a_transformation_that_forgets_something_is_named(transformation, dataset, message):
+    returns = {"processed_images", "inverse_transform"}
+    with pytest.raises(ValueError, match=f"The transformation .*{message}") as caught:
+        make([1], make_dataset(**dataset), transformations=[transformation], returns=returns)
+    assert caught.value.__notes__ == ["While transforming 1.jpg"]
 
 
 @pytest.mark.parametrize("filenames", [None, [f"{i}.jpg" for i in range(N_IMAGES)]])
