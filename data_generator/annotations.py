@@ -293,7 +293,10 @@ def label_array(labels: Sequence, where: str) -> np.ndarray:
     Raises:
         DatasetError: They are not rows of five numbers.
     """
-    array = np.array(labels)
+    try:
+        array = np.array(labels)
+    except ValueError as error:
+        raise DatasetError(f"{where}: labels must be rows of five numbers: {error}") from error
     if array.size == 0:
         return np.zeros((0, 5), np.float32)
     if array.ndim != 2 or array.shape[1] != 5 or array.dtype.kind not in "iuf":

@@ -93,6 +93,11 @@ def parse_csv(
         )
 
     image_names = _sample(sorted(rows_of), random_sample, seed)
+    if not image_names:
+        raise EmptyAnnotationsError(
+            f"{labels_filename}: no image is left: random_sample={random_sample} kept none of "
+            f"{len(rows_of)}"
+        )
     dtype = _label_dtype(rows_of.values())
     return ParsedDataset(
         filenames=[os.path.join(images_dir, name) for name in image_names],

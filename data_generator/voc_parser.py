@@ -117,11 +117,11 @@ def parse_voc(
             _check_annotation_exists(path, image_set, line, image_id)
             boxes, difficult = [], []
             for item in read_voc_annotation(path):
-                row = rules.row(_class_id(item, class_ids), item.box, item.where)
-                excluded = (exclude_truncated and item.truncated) or (
-                    exclude_difficult and item.difficult
-                )
-                if row is not None and not excluded:
+                class_id = _class_id(item, class_ids)
+                if (exclude_truncated and item.truncated) or (exclude_difficult and item.difficult):
+                    continue
+                row = rules.row(class_id, item.box, item.where)
+                if row is not None:
                     boxes.append(row)
                     difficult.append(item.difficult)
             dataset.labels.append(boxes)

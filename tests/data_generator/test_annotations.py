@@ -195,6 +195,11 @@ def test_label_array_errors(labels):
         label_array(labels, "a.jpg")
 
 
+def test_rows_of_different_lengths_are_no_labels():
+    with pytest.raises(DatasetError, match=r"a.jpg: labels must be rows of five .*inhomogeneous"):
+        label_array([[1, 2, 3, 4, 5], [1, 2]], "a.jpg")
+
+
 def test_read_text(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfa\nb")  # with the byte order mark of Windows editors

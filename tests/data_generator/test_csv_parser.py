@@ -174,6 +174,8 @@ def test_random_sample(parse):
     assert sample.filenames == parse(text, random_sample=0.3, seed=1).filenames
     assert sample.filenames != parse(text, random_sample=0.3, seed=2).filenames
     assert len(parse(text, random_sample=1.0).filenames) == 1000
+    with pytest.raises(EmptyAnnotationsError, match="random_sample=1e-09 kept none of 1000"):
+        parse(text, random_sample=1e-9, seed=1)
     with pytest.raises(ValueError, match=r"random_sample must be False or in \(0, 1\], got 20"):
         parse(text, random_sample=20)
 

@@ -209,6 +209,16 @@ def test_invalid_boxes(parse):
         parse(objects, on_invalid_boxes="raise")
 
 
+@pytest.mark.parametrize("tag", ["truncated", "difficult"])
+def test_boxes_that_are_left_out_may_be_invalid(parse, tag):
+    objects = voc_object("cat", BOX.replace("30", "nan"), f"<{tag}>1</{tag}>") + voc_object("dog")
+    with pytest.raises(AnnotationError, match="object 1 .* is not finite"):
+        parse(objects)
+    dataset = parse(objects, on_invalid_boxes="raise", **{f"exclude_{tag}": True})
+    assert dataset.labels == [[[12, 1, 2, 30, 40]]]
+    assert dataset.invalid_boxes == []
+
+
 def test_missing_annotation(tmp_path):
     (tmp_path / "set.txt").write_text("000012  1\n")
     message = "000012  1.xml: this .*set.txt, line 1, lists .*'000012  1'.*second column"
