@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -84,13 +85,15 @@ class DecodingLayer(keras.layers.Layer):
                 f"and `img_width` are needed to turn them into pixels; got {img_height} and "
                 f"{img_width}."
             )
-        if not 0 <= iou_threshold <= 1:
-            raise ValueError(f"`iou_threshold` must be in [0, 1]; got {iou_threshold}.")
+        if not _is_number(iou_threshold) or not 0 <= iou_threshold <= 1:
+            raise ValueError(f"`iou_threshold` must be a number in [0, 1]; got {iou_threshold!r}.")
+        if not _is_number(confidence_thresh):
+            raise ValueError(f"`confidence_thresh` must be a number; got {confidence_thresh!r}.")
         counts = {"top_k": top_k, "nms_max_output_size": nms_max_output_size}
         if max_candidates_per_class is not None:
             counts["max_candidates_per_class"] = max_candidates_per_class
         for name, count in counts.items():
-            if int(count) != count or count < 1:
+            if not _is_number(count) or count < 1 or not float(count).is_integer():
                 raise ValueError(f"`{name}` must be a positive integer; got {count!r}.")
 
         self.confidence_thresh = confidence_thresh
@@ -217,3 +220,10 @@ class DecodingLayer(keras.layers.Layer):
             "img_width": self.img_width,
             "max_candidates_per_class": self.max_candidates_per_class,
         }
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not math.isnan(value)
+    except TypeError:  # None, or a text
+        return False

@@ -297,8 +297,12 @@ def matched_anchors(y_true: Any) -> Any:
 def check_not_negative(**arguments: float) -> None:
     """Raise a ValueError that names the first argument that is not a number of at least 0."""
     for name, value in arguments.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"`{name}` must be a number that is not negative; got {value}.")
+        try:
+            is_valid = 0 <= value < math.inf
+        except TypeError:  # None, or a text
+            is_valid = False
+        if not is_valid:
+            raise ValueError(f"`{name}` must be a number that is not negative; got {value!r}.")
 
 
 def _float32_pair(y_true: Any, y_pred: Any) -> tuple[Any, Any]:

@@ -47,8 +47,10 @@ class _LossPart(keras.metrics.Mean):
         self.loss = loss
 
     def _add(self, values: Any, sample_weight: Any) -> None:
-        # Keras divides a loss by the number of images, not by the sum of their weights.
-        super().update_state(values if sample_weight is None else values * sample_weight)
+        if sample_weight is not None:
+            # Keras divides a loss by the number of images, not by the sum of their weights.
+            values = values * ops.cast(sample_weight, values.dtype)
+        super().update_state(values)
 
     def get_config(self) -> dict:
         """Return all constructor arguments."""

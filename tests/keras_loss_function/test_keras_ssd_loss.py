@@ -389,6 +389,8 @@ def test_serialisation_keeps_every_argument():
         ({"alpha": -0.5}, "-0.5"),
         ({"mining": "image"}, "batch, per_image.*'image'"),
         ({"alpha": float("nan")}, "`alpha`.*nan"),
+        ({"alpha": "1"}, "`alpha` must be a number that is not negative; got '1'"),
+        ({"neg_pos_ratio": None}, "`neg_pos_ratio`.*got None"),
         ({"class_weights": [1, -2]}, r"`class_weights`.*\[1, -2\]"),
         ({"class_weights": 3}, "`class_weights`.*3"),
         ({"label_smoothing": 1}, "`label_smoothing` must be in .*got 1"),

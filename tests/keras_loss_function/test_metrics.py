@@ -106,12 +106,15 @@ def test_each_part_by_hand():
     assert float(n_positive.result()) == 1.0
 
 
-def test_weights_of_images_weigh_as_in_the_loss():
+@pytest.mark.parametrize(
+    ("weights", "dtype"), [([1, 2, 3, 0.5, 0.1], "float32"), ([1, 2, 3, 0, 1], "int64")]
+)
+def test_weights_of_images_weigh_as_in_the_loss(weights, dtype):
     loss = SSDLoss(alpha=2.0)
     x, y = problem()
     model = make_model(loss)
     model.compile("sgd", loss=loss, weighted_metrics=loss_metrics(loss))
-    weights = np.array([1, 2, 3, 0.5, 0.1], np.float32)
+    weights = np.array(weights, dtype)
     results = model.evaluate(x, y, batch_size=2, sample_weight=weights, verbose=0, return_dict=True)
     regularisation = float(keras.ops.convert_to_numpy(sum(model.losses)))
     parts = results["classification_loss"] + 2.0 * results["localization_loss"]
