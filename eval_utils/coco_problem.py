@@ -128,11 +128,12 @@ def _annotations(
         categories.check(category, place)
         image_number, category_number = images[image_id], categories[category]
         if image_number is not None and category_number is not None:
+            area = entry.get("area")
             yield {
                 "image_id": image_number,
                 "category_id": category_number,
                 "bbox": box,
-                "area": float(entry.get("area", box[2] * box[3])),
+                "area": box[2] * box[3] if area is None else float(area),
                 "iscrowd": int(entry.get("iscrowd") or 0),
             }
 

@@ -141,6 +141,6 @@ def _by_image(
 
 def _greatest_class_id(data: object, pairs: list[tuple[Hashable, np.ndarray]]) -> int:
     label_column = (getattr(data, "labels_format", None) or GT_FORMAT)["class_id"]
-    ids = [np.asarray(rows)[:, label_column].max() for rows in data.labels if len(rows) > 0]
+    ids = [np.asarray(rows)[..., label_column].max() for rows in data.labels if len(rows) > 0]
     ids += [np.asarray(rows)[:, 0].max() for _, rows in pairs if len(rows) > 0]
     return int(max(ids, default=1))

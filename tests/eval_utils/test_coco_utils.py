@@ -56,6 +56,14 @@ def test_random_problems_score_as_with_pycocotools(seed, whole):
             assert getattr(numbers, name) == pytest.approx(value, abs=1e-9, nan_ok=True), name
 
 
+def test_without_an_area_that_of_the_box_counts():
+    """Also where the file says `null`, as some tools write what they do not know."""
+    ground_truth = truth_of([(1, 1, [0, 0, 40, 40]), (1, 1, [50, 50, 10, 10])])
+    ground_truth["annotations"][0]["area"] = None
+    scores = evaluate_coco(ground_truth, [detection(1, 1, [0, 0, 40, 40])])
+    assert (scores.ap_medium, scores.ap_small) == (1, 0)
+
+
 def test_more_than_a_hundred_detections_in_an_image():
     ground_truth, detections = random_problem(seed=7, n_images=3, n_detections=600)
     assert (

@@ -119,6 +119,11 @@ def test_what_makes_no_sense_is_named(found, settings, message):
         score_detections(LABELS, found, **settings)
 
 
+def test_labels_that_are_no_table_are_named():
+    with pytest.raises(ValueError, match=r"labels of image 0 must be a \(k, 5\).*got shape \(5,\)"):
+        score_detections([np.array([1, *BOX])], [[]])
+
+
 def test_ground_truth_without_labels_is_refused():
     with pytest.raises(ValueError, match="without labels"):
         score_detections(SimpleNamespace(labels=None), [])
