@@ -129,11 +129,7 @@ def main() -> None:
     keras.mixed_precision.set_global_policy(args.precision)
     train, test = (read_split(args.data, split) for split in ("train", "test"))
     if args.images:
-        test = DataGenerator(
-            filenames=test.filenames[: args.images],
-            labels=test.labels[: args.images],
-            image_ids=test.image_ids[: args.images],
-        )
+        test = test.subset(range(min(args.images, test.dataset_size)))
     n_classes = len(class_names(args.data))
     lines = [COLUMNS]
     for start in args.starts:

@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     whole = ssd_300((300, 300, 3), 20, scales=SCALES_VOC)
     unnormalised = mock.patch.object(
-        vgg16_ssd, "L2Normalization", lambda gamma_init, name: keras.layers.Identity(name=name)
+        vgg16_ssd, "L2Normalization", lambda name, **_: keras.layers.Identity(name=name)
     )
     with unnormalised:
         convolutions = heads_only(ssd_300((300, 300, 3), 20, scales=SCALES_VOC))
