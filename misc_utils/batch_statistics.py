@@ -29,7 +29,7 @@ def measure_batch_statistics(
 ) -> int:
     """Give batch normalisation the statistics that the model's weights have on some batches.
 
-        batches = train.generate(batch_size=8, transformations=augmentation, seed=0)
+        batches = train.generate(8, transformations=augmentation, returns={"processed_images"})
         measure_batch_statistics(model, batches)
 
     The mean of a channel becomes that of all batches, the variance that of all their values: the
@@ -84,7 +84,7 @@ class BatchStatistics(keras.callbacks.Callback):
 
     For all that comes after it in the list of callbacks, and for the model when training ends:
 
-        batches = train.generate(batch_size=8, transformations=augmentation, seed=1)
+        batches = train.generate(8, transformations=augmentation, returns={"processed_images"})
         callbacks = [WeightAverage(), BatchStatistics(batches), MeanAveragePrecision(...)]
 
     Validation by `fit` itself (`validation_data`) comes before the end of the epoch, so it has the
