@@ -202,7 +202,7 @@ def build_ssd(
     # The loss is a cross-entropy: it wants probabilities.
     scores = _activation(class_activation, names.classes_softmax)(scores)
     # (batch, n_boxes_total, n_classes + 1 + 4 + 8)
-    predictions = Predictions(class_names=class_names, name="predictions", dtype="float32")(
+    predictions = Predictions(axis=2, class_names=class_names, name="predictions", dtype="float32")(
         [scores, offsets, priors]
     )
 

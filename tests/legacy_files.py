@@ -139,6 +139,8 @@ def _keras2_layer(layer: keras.layers.Layer, code: CodeType | None) -> tuple[str
         return cls, {key: value for key, value in config.items() if key not in _LOST_BY_ANCHORS}
     if cls.startswith("DecodeDetections"):
         return cls, {key: value for key, value in config.items() if key != "dtype"}
+    if cls == "Predictions":
+        return "Concatenate", {**common, "axis": 2}
     kept = {key: config[key] for key in _KEPT if key in config}
     if cls == "Conv2D":
         regularizer = config["kernel_regularizer"]
