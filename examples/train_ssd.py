@@ -4,9 +4,10 @@ r"""Train any SSD of this library on any data set it can read, and go on after a
         --train VOC2007/ImageSets/Main/trainval.txt VOC2012/ImageSets/Main/trainval.txt \
         --val VOC2007/ImageSets/Main/test.txt
 
-A preset (examples/presets/*.toml) has all settings, and every one can be changed by an option. The
-output folder gets recipe.toml with the settings used, classes.txt, history.csv, and model.keras
-with the best weights; checkpoints/ and best.weights.h5 are for going on.
+A preset (examples/presets/*.toml) has all settings, and every one can be changed by an option. Its
+anchors are the paper's; --fit-anchors finds such as fit the objects of your own data. The output
+folder gets recipe.toml with the settings used, classes.txt, history.csv, and model.keras with the
+best weights; checkpoints/ and best.weights.h5 are for going on.
 
 After an interruption (at any moment, kill -9 included) the same command with --resume, or just
 `--output DIR --resume`, goes on from the last checkpoint with the same batches in the same order,
@@ -46,6 +47,7 @@ from misc_utils.command_line import (
 from misc_utils.dataset_sources import BACKGROUND, find_class_names, fingerprint, open_dataset
 from misc_utils.distribution import KINDS, Devices, distribution
 from misc_utils.files import atomic_path, write_text
+from misc_utils.fitted_anchors import fit_anchors
 from misc_utils.recipe import Recipe, add_recipe_options, read_recipe, recipe_changes
 from misc_utils.recipe_network import build_network, compile_network
 from misc_utils.start_weights import build_with_start_weights
@@ -64,6 +66,7 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 # Where the data lie may change between an interruption and the rest of a run; what they are may
 # not, and that is checked by their content.
 _MAY_CHANGE = ("train", "train_images", "val", "val_images")
+_ANCHORS = ("scales", "aspect_ratios")
 
 
 def parse_arguments(
@@ -79,6 +82,10 @@ def parse_arguments(
     add("--resume", action="store_true", help="go on with the run in the output folder")
     add_preset_option(parser, PRESETS)
     add("--caffe-faithful", action="store_true", help="put the preset caffe-faithful on top")
+    add("--fit-anchors", action="store_true",
+        help="look for the scales and aspect ratios that fit the training boxes best, and write "
+             "them into the recipe; only for scales if --weights names a whole detector, whose "
+             "predictors were trained for anchors of certain shapes")
     add("--print-config", action="store_true", help="print all settings as TOML, and end")
     add("--workers", type=int, default=min(8, (os.cpu_count() or 1) - 1), metavar="INT",
         help="processes that prepare batches; changes no result [one core less than there are]")
@@ -94,6 +101,12 @@ def resolve_recipe(options: argparse.Namespace) -> Recipe:
     """Put presets and options together; a run that goes on has the settings it began with."""
     presets = [*options.preset, *(["caffe-faithful"] if options.caffe_faithful else [])]
     changes = recipe_changes(options)
+    given = [name for name in _ANCHORS if name in changes]
+    if options.fit_anchors and given:
+        names = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(
+            f"--fit-anchors finds the anchors by itself: leave out either it or {names}."
+        )
     written = options.output / RECIPE_FILE
     if not written.is_file() and (options.output / "checkpoints").exists():
         raise ValueError(f"{options.output} holds a run of another script. Choose another folder.")
@@ -109,12 +122,15 @@ def resolve_recipe(options: argparse.Namespace) -> Recipe:
     for name in ("classes", *_MAY_CHANGE):  # what was not said again is as it was
         if not getattr(recipe, name):
             recipe = recipe.replace(**{name: getattr(before, name)})
+    if options.fit_anchors:  # which is done
+        recipe = recipe.replace(**{name: getattr(before, name) for name in _ANCHORS})
     differences = before.differences(recipe, ignored=_MAY_CHANGE)
     if differences:
         raise ValueError(
             f"The run in {options.output} began with other settings ({'; '.join(differences)}). "
-            "Leave these options out to go on with it, or choose another folder, and start from "
-            f"its weights: --weights {options.output / 'model.keras'}"
+            f"To go on with it, --output {options.output} --resume is enough. To start from its "
+            f"weights, choose another folder, and add --preset {written} --weights "
+            f"{options.output / 'model.keras'}"
         )
     return recipe
 
@@ -127,8 +143,14 @@ class TrainingRun:
     falls on the end of one of them.
     """
 
-    def __init__(self, options: argparse.Namespace, recipe: Recipe, devices: Devices):
-        """Open the data, and build the model or load the last checkpoint."""
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        recipe: Recipe,
+        devices: Devices,
+        fits_anchors: bool = False,
+    ):
+        """Open the data, fit anchors to them if wanted, and build or load the model."""
         self.devices = devices
         self.output: Path = options.output
         self.checkpoints = Checkpoints(self.output / "checkpoints")
@@ -159,6 +181,9 @@ class TrainingRun:
             self.state = state
             print(f"resuming after step {state['step']}")
         else:
+            if fits_anchors:
+                self.recipe, suggestion = fit_anchors(self.recipe, self.train)
+                print(f"anchors fitted to the training boxes\n{suggestion}")
             self.model = self._fresh_model()
         self.encoder = SSDInputEncoder.from_model(self.model, neg_iou_limit=recipe.neg_iou_limit)
         self.validation = self._make_validation()
@@ -216,8 +241,12 @@ class TrainingRun:
             workers=workers,
             keep_images_without_gt=recipe.empty_images,
         )
-        n_images = self.train.get_dataset_size()
-        print(f"{recipe.steps} steps, {recipe.steps * recipe.batch_size / n_images:.1f} epochs")
+        per_round = min(recipe.checkpoint_every, recipe.steps)
+        times = recipe.steps * recipe.batch_size / self.train.get_dataset_size()
+        print(
+            f"{recipe.steps} steps, which show every image {times:.1f} times; what is called an "
+            f"epoch below are {per_round} steps"
+        )
         self._seconds_before, self._start = self.state["seconds"], time.monotonic()
         callbacks = [
             StopAtStep(recipe.steps, recipe.checkpoint_every),
@@ -230,7 +259,7 @@ class TrainingRun:
         try:
             self.model.fit(
                 self.devices.batches(batches),
-                steps_per_epoch=recipe.checkpoint_every,
+                steps_per_epoch=per_round,
                 shuffle=False,  # the batches are shuffled
                 initial_epoch=step // recipe.checkpoint_every,
                 epochs=-(-recipe.steps // recipe.checkpoint_every),
@@ -334,7 +363,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser, options = parse_arguments(arguments)
     with errors_in_one_line(parser):
         recipe = resolve_recipe(options)
+        fits_anchors = options.fit_anchors and not (options.output / RECIPE_FILE).is_file()
         if options.print_config:
+            if fits_anchors:
+                print("# --fit-anchors will put other scales and aspect_ratios here.\n")
             print(recipe.to_toml())
             return
         if options.tensorboard:
@@ -343,7 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
     with contextlib.ExitStack() as stack:
         with errors_in_one_line(parser):
             devices = stack.enter_context(distribution(options.distribute))
-            run = TrainingRun(options, recipe, devices)
+            run = TrainingRun(options, recipe, devices, fits_anchors)
             if devices.is_chief:
                 write_text(options.output / RECIPE_FILE, run.recipe.to_toml())
                 write_text(options.output / CLASSES_FILE, "\n".join(run.recipe.classes) + "\n")

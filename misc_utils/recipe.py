@@ -75,7 +75,9 @@ class Recipe:
     flip: bool = _setting(True, "mirror half of the images; not where left and right matter")
     neg_iou_limit: float = _setting(0.5, "anchors that overlap an object by less are negatives")
 
-    weights: str = _setting("none", "start: 'imagenet' for the base network's, a file, or 'none'")
+    weights: str = _setting("none", "start: 'imagenet' for the base network's, a file, or 'none'; "
+                            "for a detector, take its recipe.toml as a preset: its predictors "
+                            "know their anchors only")
     prior_bias: float = _setting(0.0, "what fresh predictors take for the probability of an "
                                  "object; focal loss wants 0.01; 0: whatever comes out")
     freeze: str = _setting("", "layer up to which the network is not trained, such as conv3_3")

@@ -18,6 +18,7 @@ from examples import train_ssd
 from examples.digit_scenes import CLASSES
 from misc_utils.detection import detect
 from misc_utils.recipe import read_recipe
+from ssd_encoder_decoder.model_settings import read_model_settings
 
 FOLDER = Path(train_ssd.__file__).parent
 KILLED_TRAINING = Path(__file__).with_name("killed_training.py")
@@ -130,6 +131,7 @@ def test_a_run_of_another_script_is_left_alone(digit_scenes, tmp_path, error_of)
         (["--decay-at", "20", "10"], "`decay_at` must ascend"),
         (["--validate-every", "1500"], "multiple of `checkpoint_every`"),
         (["--steps", "0"], "`steps` must be at least 1"),
+        (["--fit-anchors", "--scales", "0.1"], "leave out either it or --scales."),
     ],
 )
 def test_bad_options_are_explained_in_one_line(options, message, tmp_path, error_of):
@@ -155,6 +157,47 @@ def test_trained_weights_are_a_start_and_a_loss_of_nan_names_its_images(
     printed = capsys.readouterr()
     assert "class 10 <- 10" in printed.out
     assert "JPEGImages" in printed.err
+
+
+def test_anchors_are_fitted_once_and_written_into_the_recipe(digit_scenes, tmp_path, capsys):
+    output = tmp_path / "out"
+    train(digit_scenes, output, "--fit-anchors", "--steps", 2)
+    assert "Boxes with an anchor of IoU >= 0.5: " in capsys.readouterr().out
+    recipe = read_recipe([output / "recipe.toml"])
+    assert len(recipe.scales) == 1 + len(recipe.aspect_ratios) == 5
+    anchors = read_model_settings(keras.saving.load_model(output / "model.keras")).anchors
+    assert (anchors.scales, anchors.aspect_ratios) == (recipe.scales, recipe.aspect_ratios)
+
+    train(digit_scenes, output, "--fit-anchors", "--steps", 2, "--resume")
+    printed = capsys.readouterr().out
+    assert "resuming after step 2" in printed
+    assert "Boxes with an anchor" not in printed
+    assert read_recipe([output / "recipe.toml"]) == recipe
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_keeps_its_anchors(
+    digit_scenes, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(train_ssd.TrainingRun, "run", lambda *_: None)
+    monkeypatch.setattr(train_ssd.TrainingRun, "finish", lambda _: None)
+    output = tmp_path / "out"
+    arguments = command_line(digit_scenes, output, "--fit-anchors")
+    recipe = train_ssd.resolve_recipe(train_ssd.parse_arguments(arguments)[1])
+    recipe = recipe.replace(scales=(0.1, 0.2, 0.4, 0.8, 1.6))
+    output.mkdir()
+    (output / "recipe.toml").write_text(recipe.to_toml())
+    train_ssd.main([*arguments, "--resume"])
+    assert "fitted" not in capsys.readouterr().out
+    assert read_recipe([output / "recipe.toml"]).scales == recipe.scales
+
+
+def test_print_config_says_that_anchors_are_going_to_be_fitted(tmp_path, capsys):
+    arguments = ["--output", str(tmp_path / "out"), "--print-config"]
+    train_ssd.main([*arguments, "--fit-anchors"])
+    fitted = capsys.readouterr().out
+    train_ssd.main(arguments)
+    assert fitted.endswith(capsys.readouterr().out)
+    assert fitted.startswith("# --fit-anchors")
 
 
 def test_print_config_prints_and_does_nothing_else(tmp_path, capsys):
