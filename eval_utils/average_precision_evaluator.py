@@ -19,6 +19,7 @@ from eval_utils.prediction import (
 )
 from eval_utils.prediction_files import write_predictions
 from eval_utils.prediction_results import Prediction, collect_predictions
+from ssd_encoder_decoder.class_names import check_same_classes, get_class_names
 
 
 class Evaluator(DetectionScorer):
@@ -39,10 +40,11 @@ class Evaluator(DetectionScorer):
         gt_format: The columns of 'class_id', 'xmin', 'ymin', 'xmax' and 'ymax' in the labels; None
             means the `labels_format` of the data generator.
         class_names: n_classes + 1 names for reports, that of the background first; None means those
-            of the data generator.
+            of the data generator, or of the model if the data generator has none.
 
     Raises:
-        ValueError: if `n_classes`, `model_mode` or `class_names` is not as described.
+        ValueError: if `n_classes`, `model_mode` or `class_names` is not as described, or if data
+            generator and model have their classes in different orders and no names were given.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Evaluator(DetectionScorer):
                 "it must have the same attributes and methods.",
                 stacklevel=2,
             )
+        if class_names is None:
+            class_names = _names_of_model(model, data_generator)
         super().__init__(n_classes, data_generator, gt_format, class_names)
         self.model = model
         self.model_mode = model_mode
@@ -232,3 +236,11 @@ class Evaluator(DetectionScorer):
         paths = write_predictions(self.prediction_results, out_file_prefix, classes)
         if verbose:
             print(f"Wrote the predictions of {len(paths)} classes to {out_file_prefix}*.txt")
+
+
+def _names_of_model(model: object, data_generator: object) -> list[str] | None:
+    """Return the model's class names if the data have none; those of both must not contradict."""
+    names = get_class_names(model)
+    others = getattr(data_generator, "class_names", None)
+    check_same_classes(names, others)
+    return None if others else names

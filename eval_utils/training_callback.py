@@ -13,6 +13,7 @@ import keras
 from data_generator.object_detection_2d_data_generator import DataGenerator
 from eval_utils.average_precision_evaluator import Evaluator
 from keras_layers.keras_layer_DecodeDetections import DecodeDetections
+from ssd_encoder_decoder.class_names import check_same_classes
 from ssd_encoder_decoder.model_settings import ModelSettings, read_model_settings
 
 _FROM_THE_MODEL = ("img_height", "img_width", "decoding_pred_coords", "decoding_normalize_coords")
@@ -116,6 +117,7 @@ class MeanAveragePrecision(keras.callbacks.Callback):
                 f"The model has {n_classes} classes and the background, but the data set has "
                 f"{len(names)} class names, that of the background included: {list(names)}."
             )
+        check_same_classes(self._settings.class_names, names)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Evaluate if it is time to, and add the results to the logs."""
@@ -172,8 +174,8 @@ class MeanAveragePrecision(keras.callbacks.Callback):
         return self._decoding_model
 
     def _names(self) -> list[str]:
-        n_classes = (self._settings or read_model_settings(self.model)).n_classes
-        classes = self.dataset.class_names or range(n_classes + 1)
+        settings = self._settings or read_model_settings(self.model)
+        classes = self.dataset.class_names or settings.class_names or range(settings.n_classes + 1)
         return [f"{self.prefix}mAP", *(f"{self.prefix}AP_{name}" for name in classes[1:])]
 
 

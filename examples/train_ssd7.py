@@ -189,12 +189,16 @@ def choose_anchors(
 
 
 def make_ssd7(
-    size: tuple[int, int], n_classes: int, scales: Sequence[float], ratios: Sequence[float]
+    size: tuple[int, int],
+    class_names: Sequence[str],
+    scales: Sequence[float],
+    ratios: Sequence[float],
 ) -> keras.Model:
     """Make the model that this script trains and saves, in the current dtype policy."""
     return build_model(
         image_size=(*size, 3),
-        n_classes=n_classes,
+        n_classes=len(class_names) - 1,
+        class_names=class_names,
         scales=scales,
         aspect_ratios_global=ratios,
         variances=(0.1, 0.1, 0.2, 0.2),
@@ -210,7 +214,7 @@ def build(
     """Build and compile a fresh model for training labels in pixels of its input."""
     keras.utils.set_random_seed(options.seed)
     scales, ratios = choose_anchors(options, labels)
-    model = make_ssd7(options.image_size, len(class_names) - 1, scales, ratios)
+    model = make_ssd7(options.image_size, class_names, scales, ratios)
     model.compile(
         optimizer=keras.optimizers.AdamW(
             options.learning_rate,
@@ -398,7 +402,7 @@ def finish(options: argparse.Namespace, splits: Splits, trained: keras.Model) ->
     anchors = read_model_settings(trained).anchors
     model = make_ssd7(
         trained.input_shape[1:3],
-        len(splits.class_names) - 1,
+        splits.class_names,
         anchors.scales,
         anchors.aspect_ratios[0],  # the same on all layers
     )

@@ -18,7 +18,8 @@ import numpy as np
 
 from misc_utils.model_weights import assign_weights, weights_by_layer
 from misc_utils.predictor_heads import PredictorHead, find_predictor_heads
-from misc_utils.weights_file import read_weights_file
+from misc_utils.weights_file import read_saved_class_names, read_weights_file
+from ssd_encoder_decoder.class_names import get_class_names
 
 ClassKey = int | str
 Weights = Mapping[str, Sequence[np.ndarray]]
@@ -95,9 +96,9 @@ def transfer_weights(
         class_map: {class of the model: class of the source, or None for a fresh start}. Classes are
             ids from 1, or names. Classes of the model that are not listed start afresh, too;
             several may start from the same class of the source. None pairs classes of equal names.
-        class_names: Names of the model's classes, with or without 'background' at the front;
-            needed if `class_map` uses names for them.
-        source_class_names: Names of the source's classes, likewise.
+        class_names: Names of the model's classes, with or without 'background' at the front; None:
+            those that the model knows, if any. Needed if `class_map` uses names for them.
+        source_class_names: Names of the source's classes, likewise; a `.keras` file may know them.
         skip_mismatch: Whether layers that do not fit for other reasons than the classes keep the
             model's own weights; otherwise they are an error.
 
@@ -109,12 +110,14 @@ def transfer_weights(
         ValueError: if `class_map` names classes that there are not, if the source or the model has
             no layers of class scores, or if layers do not fit; naming layers and shapes.
     """
-    theirs, origin = _source_weights(source)
+    theirs, their_names, origin = _read_source(source)
     own = weights_by_layer(model)
     heads, their_heads = _heads(own, "The model"), _heads(theirs, f"The source {origin}")
     n_classes, their_n_classes = _n_classes(heads), _n_classes(their_heads)
-    names = _checked_names(class_names, n_classes, "class_names")
-    their_names = _checked_names(source_class_names, their_n_classes, "source_class_names")
+    names = _checked_names(class_names or get_class_names(model), n_classes, "class_names")
+    their_names = _checked_names(
+        source_class_names or their_names, their_n_classes, "source_class_names"
+    )
     classes = _resolve(class_map, n_classes, their_n_classes, names, their_names)
 
     values: dict[str, list[np.ndarray]] = {}
@@ -159,11 +162,14 @@ def transfer_weights(
     )
 
 
-def _source_weights(source: str | os.PathLike | keras.Model) -> tuple[Weights, str]:
+def _read_source(
+    source: str | os.PathLike | keras.Model,
+) -> tuple[Weights, Sequence[str] | None, str]:
+    """Return the weights of a source, the class names that it knows, and what to call it."""
     if isinstance(source, keras.Model):
-        return weights_by_layer(source), f"model {source.name!r}"
-    weights = read_weights_file(source)
-    return {layer: list(arrays.values()) for layer, arrays in weights.items()}, f"'{source}'"
+        return weights_by_layer(source), get_class_names(source), f"model {source.name!r}"
+    weights = {layer: list(arrays.values()) for layer, arrays in read_weights_file(source).items()}
+    return weights, read_saved_class_names(source), f"'{source}'"
 
 
 def _heads(weights: Weights, owner: str) -> dict[str, PredictorHead]:
@@ -239,8 +245,8 @@ def _resolve(
         if names is None or source_names is None:
             raise ValueError(
                 "Without a `class_map` classes are paired by name, which needs `class_names` and "
-                "`source_class_names`. For ids pass {class id of the model: class id of the "
-                "source}; with {} all classes start afresh."
+                "`source_class_names` unless model and source know them. For ids pass {class id of "
+                "the model: class id of the source}; with {} all classes start afresh."
             )
         class_map = {name: name for name in names[1:] if name in source_names[1:]}
     classes: dict[int, int | None] = dict.fromkeys(range(1, n_classes + 1))

@@ -19,6 +19,7 @@ from misc_utils.recipe import read_recipe
 from misc_utils.recipe_network import build_network
 from misc_utils.start_weights import load_detector_weights
 from misc_utils.weights_registry import PUBLISHED_WEIGHTS
+from ssd_encoder_decoder.class_names import get_class_names
 from ssd_encoder_decoder.model_settings import read_model_settings
 
 RECIPE_FILE, CLASSES_FILE = "recipe.toml", "classes.txt"
@@ -109,7 +110,7 @@ def add_detector_options(parser: argparse.ArgumentParser, folder: Path) -> None:
         "--classes",
         metavar="FILE_OR_NAMES",
         help="class names without the background: a text file with one a line, or a list with "
-        "commas; by default those of classes.txt beside the model",
+        "commas; by default those that the model knows, or of classes.txt beside it",
     )
 
 
@@ -151,6 +152,8 @@ def open_detector(options: argparse.Namespace, folder: Path) -> Detector:
     names = _class_names(options.classes, path)
     if options.model:
         model = keras.saving.load_model(path, compile=False)
+        if not options.classes:
+            names = get_class_names(model) or names
     elif not options.preset:
         raise ValueError("--weights needs --preset, which says what network they are for.")
     elif names is None:

@@ -23,6 +23,7 @@ from misc_utils.export_litert import litert_nms, write_litert
 from misc_utils.export_onnx import write_onnx
 from misc_utils.files import atomic_folder
 from misc_utils.tensorflow_function import write_tensorflow_function
+from ssd_encoder_decoder.class_names import check_class_names
 from ssd_encoder_decoder.model_settings import ModelSettings, read_model_settings
 
 # The required suffix of each format; a SavedModel is a folder.
@@ -70,7 +71,7 @@ def export_model(
         batch_size: the number of images the file takes at a time; None for any number. LiteRT is
             faster with a fixed one.
         input_dtype: ``'float32'``, or ``'uint8'`` to take the bytes of a camera as they are.
-        class_names: the names of all classes, 'background' at 0.
+        class_names: the names of all classes, 'background' at 0; None: those that the model knows.
 
     Returns:
         `path`.
@@ -82,8 +83,9 @@ def export_model(
         FileExistsError: if `path` is to be a SavedModel and is a folder of something else.
     """
     settings = read_model_settings(model)
+    class_names = check_class_names(class_names, settings.n_classes) or settings.class_names
     path = Path(path)
-    _check_arguments(settings, path, format, batch_size, input_dtype, class_names)
+    _check_arguments(path, format, batch_size, input_dtype)
 
     raw_model, decoder = _split(model)
     images = keras.Input(raw_model.input_shape[1:], batch_size, dtype=input_dtype, name="images")
@@ -102,12 +104,10 @@ def export_model(
 
 
 def _check_arguments(
-    settings: ModelSettings,
     path: Path,
     format: str,
     batch_size: int | None,
     input_dtype: str,
-    class_names: Sequence[str] | None,
 ) -> None:
     """Raise what `export_model` promises, before the long work begins."""
     if format not in _SUFFIXES:
@@ -124,11 +124,6 @@ def _check_arguments(
     if input_dtype not in _INPUT_DTYPES:
         raise ValueError(
             f"`input_dtype` must be one of {', '.join(_INPUT_DTYPES)}; got {input_dtype!r}."
-        )
-    if class_names is not None and len(class_names) != settings.n_classes + 1:
-        raise ValueError(
-            f"Expected {settings.n_classes + 1} class_names, 'background' and those of the "
-            f"model's {settings.n_classes} classes; got {len(class_names)}: {list(class_names)}."
         )
     _check_means(format)
 
@@ -202,7 +197,7 @@ def _write_saved_model(
             (folder / "assets.extra" / name).write_text(text, encoding="utf-8")
 
 
-def _describe(settings: ModelSettings, class_names: Sequence[str] | None) -> dict[str, Any]:
+def _describe(settings: ModelSettings, class_names: tuple[str, ...] | None) -> dict[str, Any]:
     """Return what somebody who has only the file wants to know."""
     facts = {
         "mode": settings.mode,
@@ -210,7 +205,7 @@ def _describe(settings: ModelSettings, class_names: Sequence[str] | None) -> dic
         "image_width": settings.img_width,
         "image_channels": settings.img_channels,
         "n_classes": settings.n_classes,
-        "class_names": None if class_names is None else [str(name) for name in class_names],
+        "class_names": class_names,
     }
     if settings.mode == "training":
         return facts | {

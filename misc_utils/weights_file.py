@@ -15,6 +15,7 @@ Python cannot prevent: the HDF5 library itself, which is written in C, may crash
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 import zlib
@@ -32,6 +33,7 @@ import numpy as np
 _MAX_EXPANSION = 20
 _ALWAYS_FINE = 2**26
 _ARCHIVED_WEIGHTS = "model.weights.h5"
+_ARCHIVED_CONFIG = "config.json"
 
 
 # What h5py and zipfile raise for damaged files.
@@ -134,6 +136,33 @@ def read_weights_file(path: str | os.PathLike) -> dict[str, dict[str, np.ndarray
             for name, weights in file.layers.items()
             if weights
         }
+
+
+def read_saved_class_names(path: str | os.PathLike) -> list[str] | None:
+    """Read the class names that a saved model carries, without building the model.
+
+    Arguments:
+        path: Any file.
+
+    Returns:
+        Names by class id, 'background' first; None if there are none in the file, as in files that
+        hold weights only.
+
+    Raises:
+        WeightsFileError: if the file is a damaged `.keras` archive.
+    """
+    path = Path(path)
+    if not zipfile.is_zipfile(path):
+        return None
+    with _damage_explained(path), zipfile.ZipFile(path) as archive:
+        if _ARCHIVED_CONFIG not in archive.namelist():
+            return None
+        _check_declared_bytes(archive.getinfo(_ARCHIVED_CONFIG).file_size, path)
+        model = dict(json.loads(archive.read(_ARCHIVED_CONFIG))["config"])
+        for layer in model.get("layers", ()):
+            if layer["class_name"] == "Predictions" and layer["config"]["class_names"] is not None:
+                return [str(name) for name in layer["config"]["class_names"]]
+    return None
 
 
 @contextmanager

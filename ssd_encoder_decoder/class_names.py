@@ -79,7 +79,7 @@ def check_class_names(class_names: Sequence[str] | None, n_classes: int) -> tupl
             f"`class_names` must list 'background' and then the {n_classes} classes, "
             f"{n_classes + 1} names in all; got {len(class_names)}: {', '.join(class_names)}."
         )
-    return tuple(class_names)
+    return tuple(map(str, class_names))
 
 
 def check_same_classes(model_names: Sequence[str] | None, names: Sequence[str] | None) -> None:
@@ -105,4 +105,4 @@ def check_same_classes(model_names: Sequence[str] | None, names: Sequence[str] |
 
 def _layer(model: Any) -> Any:
     layers = getattr(model, "layers", ())
-    return next((layer for layer in layers if layer.name == _LAYER), None)
+    return next((layer for layer in layers if getattr(layer, "name", None) == _LAYER), None)

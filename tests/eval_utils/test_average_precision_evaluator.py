@@ -151,6 +151,36 @@ def test_a_perfect_model_scores_one(make_data):
     assert evaluator.summary()["average_precisions"] == {"cat": 1.0, "dog": None}
 
 
+def named_model(*names):
+    """Return a stub of a model that knows what its classes are called."""
+    model = StubModel([rows_of_class(1, MODEL_BOX), rows_of_class(1)])
+    model.layers = [SimpleNamespace(name="predictions", class_names=names)]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("of_data", "given", "expected"),
+    [
+        (None, None, ["background", "cat", "dog"]),  # the model's
+        (["background", "tom", "dog"], None, ["background", "tom", "dog"]),
+        (None, ["-", "a", "b"], ["-", "a", "b"]),
+        (["background", "dog", "cat"], ["-", "a", "b"], ["-", "a", "b"]),
+    ],
+)
+def test_names_come_from_the_caller_the_data_or_the_model(of_data, given, expected, make_data):
+    data = make_data()
+    data.class_names = of_data
+    model = named_model("background", "cat", "dog")
+    assert Evaluator(model, 2, data, class_names=given).class_names == expected
+
+
+def test_data_with_the_classes_in_another_order_are_refused(make_data):
+    data = make_data()
+    data.class_names = ["background", "dog", "cat"]
+    with pytest.raises(ValueError, match="'dog' is number 2 of the model, but number 1 of the da"):
+        Evaluator(named_model("background", "cat", "dog"), 2, data)
+
+
 def test_results_come_in_a_fixed_order(make_data):
     def run(**wanted):
         model = StubModel([rows_of_class(1, MODEL_BOX, (0, 0, 3, 3)), rows_of_class(1)])

@@ -16,6 +16,7 @@ from eval_utils.average_precision_evaluator import Evaluator
 from eval_utils.training_callback import MeanAveragePrecision
 from keras_loss_function.keras_ssd_loss import SSDLoss
 from models.keras_ssd7 import build_model
+from ssd_encoder_decoder.class_names import set_class_names
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
 SIZE = (64, 80)
@@ -222,3 +223,23 @@ def test_a_data_set_of_other_classes_is_refused_before_training(dataset):
     callback.set_model(make_model())
     with pytest.raises(ValueError, match="3 classes.*2 class names"):
         callback.on_train_begin()
+
+
+def test_classes_in_another_order_are_refused_before_training(dataset):
+    model = make_model()
+    set_class_names(model, ["background", "dark", "bright", "never seen"])
+    callback = MeanAveragePrecision(dataset)
+    callback.set_model(model)
+    with pytest.raises(ValueError, match="'bright' is number 2 of the model, but number 1"):
+        callback.on_train_begin()
+
+
+def test_a_data_set_without_names_has_those_of_the_model(dataset):
+    model = make_model()
+    set_class_names(model, CLASSES)
+    nameless = dataset.__copy__()
+    nameless.class_names = None
+    callback = MeanAveragePrecision(nameless)
+    callback.set_model(model)
+    assert list(callback.evaluate()) == NAMES
+    assert callback.evaluator.class_names == CLASSES

@@ -17,6 +17,7 @@ from examples import train_ssd7
 from examples.digit_scenes import make_digit_scenes
 from misc_utils.detection import detect
 from misc_utils.training import NonFiniteLossError
+from ssd_encoder_decoder.class_names import get_class_names
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,6 +73,8 @@ def test_the_saved_model_detects(results):
     assert model.dtype_policy.name == "float32"
     (rows,) = detect(model, np.zeros((50, 70, 3), np.uint8), confidence_thresh=0.01)
     assert rows.shape[1] == 6
+    listed = (output / "classes.txt").read_text().split()
+    assert get_class_names(model) == ["background", *listed]
 
 
 def test_resume_goes_on_where_it_was(results, scenes, capsys):

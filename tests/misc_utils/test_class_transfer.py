@@ -14,6 +14,7 @@ from misc_utils.model_weights import assign_weights, weights_by_layer
 from misc_utils.predictor_heads import find_predictor_heads
 from misc_utils.tensor_sampling_utils import sample_tensors
 from models.keras_ssd7 import build_model
+from ssd_encoder_decoder.class_names import get_class_names
 from tests.legacy_files import keras2_weights, write_keras2_weights
 
 SIZE = (64, 96, 3)
@@ -175,6 +176,21 @@ def test_without_a_map_equal_names_are_paired():
         source_class_names=["person", "dog", "car"],
     )
     assert report.classes == {1: 2, 2: None}
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_names_that_models_know_need_not_be_given(as_file, tmp_path):
+    source = randomised(build_model(SIZE, 3, class_names=["background", "cat", "dog", "car"]), 1)
+    model = build_model(SIZE, 2, class_names=["background", "car", "bike"])
+    if as_file:
+        source.save(tmp_path / "source.keras")
+    report = transfer_weights(tmp_path / "source.keras" if as_file else source, model)
+    assert report.classes == {1: 3, 2: None}
+    assert "class 1 (car) <- 3 (car)" in str(report)
+    assert get_class_names(model) == ["background", "car", "bike"]
+    # Names that are given win.
+    given = transfer_weights(source, model, source_class_names=["bike", "car", "cat"])
+    assert given.classes == {1: 2, 2: 1}
 
 
 def test_names_and_ids_may_be_mixed():

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from data_generator.errors import DatasetError
-from misc_utils.command_line import errors_in_one_line, find_presets, with_decoding
+from misc_utils.command_line import (
+    errors_in_one_line,
+    find_presets,
+    open_detector,
+    with_decoding,
+)
 from misc_utils.recipe import Recipe
 from misc_utils.recipe_network import build_network
+from models.keras_ssd7 import build_model
 from ssd_encoder_decoder.model_settings import read_model_settings
 
 
@@ -32,6 +38,25 @@ def test_presets_are_found_by_name_and_by_path(tmp_path):
     assert find_presets(["one", str(path)], tmp_path) == [path, path]
     with pytest.raises(ValueError, match="no preset 'two'. Known are one"):
         find_presets(["two"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("of_model", "beside", "given", "expected"),
+    [
+        (["background", "cat", "dog"], "tom\nrex", "a, b", ["background", "a", "b"]),
+        (["background", "cat", "dog"], "tom\nrex", None, ["background", "cat", "dog"]),
+        (None, "tom\nrex", None, ["background", "tom", "rex"]),
+        (None, None, None, ["background", "class 1", "class 2"]),
+    ],
+)
+def test_names_of_a_detector(of_model, beside, given, expected, tmp_path):
+    build_model((64, 96, 3), 2, class_names=of_model).save(tmp_path / "model.keras")
+    if beside:
+        (tmp_path / "classes.txt").write_text(beside)
+    options = argparse.Namespace(
+        model=tmp_path / "model.keras", weights=None, preset=[], classes=given
+    )
+    assert open_detector(options, tmp_path).class_names == expected
 
 
 @pytest.mark.parametrize("mode", ["inference", "inference_fast"])

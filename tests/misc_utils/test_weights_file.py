@@ -10,7 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from misc_utils.weights_file import WeightsFileError, open_weights_file, read_weights_file
+from misc_utils.weights_file import (
+    WeightsFileError,
+    open_weights_file,
+    read_saved_class_names,
+    read_weights_file,
+)
 from models.keras_ssd7 import build_model
 from tests.legacy_files import names_as_attribute, write_keras2_model, write_keras2_weights
 from tests.recorded_models import set_recorded_weights
@@ -25,9 +30,12 @@ WEIGHTS = {
 }
 
 
+NAMES = ["background", "cat", "dog"]
+
+
 @pytest.fixture(scope="module")
 def model():
-    return build_model((64, 96, 3), 2, subtract_mean=[1, 2, 3])
+    return build_model((64, 96, 3), 2, subtract_mean=[1, 2, 3], class_names=NAMES)
 
 
 def check_all_weights(weights, model):
@@ -38,6 +46,42 @@ def check_all_weights(weights, model):
         assert len(weights[name]) == len(variables)
         for array, variable in zip(weights[name].values(), variables, strict=True):
             np.testing.assert_array_equal(array, keras.ops.convert_to_numpy(variable))
+
+
+# ---------------------------------------------------------------------------- class names
+
+
+def test_class_names_of_a_saved_model(tmp_path, model):
+    model.save(tmp_path / "named.keras")
+    assert read_saved_class_names(tmp_path / "named.keras") == NAMES
+
+
+def test_files_without_class_names(tmp_path, model):
+    build_model((64, 96, 3), 2).save(tmp_path / "unnamed.keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    model.save_weights(tmp_path / "only.weights.h5")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("photo.txt", "cheese")
+    for path in tmp_path.iterdir():
+        assert read_saved_class_names(path) is None, path
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"config": 1}',
+        '{"config": {"layers": [1]}}',
+        '{"config": {"layers": [{"class_name": "Predictions", "config": {"class_names": 7}}]}}',
+    ],
+)
+def test_a_damaged_description_is_explained(config, tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("config.json", config)
+    with pytest.raises(WeightsFileError, match="damaged"):
+        read_saved_class_names(tmp_path / "model.keras")
 
 
 # ---------------------------------------------------------------------------- good files

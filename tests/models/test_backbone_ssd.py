@@ -18,6 +18,7 @@ from misc_utils.class_transfer import transfer_weights
 from misc_utils.detection import detect
 from misc_utils.fine_tuning import freeze
 from models.backbone_ssd import ssd_from_backbone
+from ssd_encoder_decoder.class_names import get_class_names
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -315,6 +316,12 @@ def test_momentum_of_batch_normalisation(given, expected, tmp_path):
 def test_momentum_out_of_range(momentum):
     with pytest.raises(ValueError, match=rf"batch_normalization_momentum.*\[0, 1\).*{momentum}"):
         make_ssd(batch_normalization_momentum=momentum)
+
+
+def test_class_names_are_kept(tmp_path):
+    names = ["background", "cat", "dog"]
+    make_ssd(class_names=names).save(tmp_path / "model.keras")
+    assert get_class_names(keras.saving.load_model(tmp_path / "model.keras")) == names
 
 
 def test_training_fits_two_images():

@@ -17,10 +17,13 @@ from keras_loss_function.metrics import loss_metrics
 from models.keras_ssd7 import build_model
 from models.keras_ssd300 import SCALES_VOC, ssd_300
 from models.keras_ssd512 import SCALES_COCO, ssd_512
+from ssd_encoder_decoder.class_names import get_class_names, set_class_names
+from ssd_encoder_decoder.model_settings import read_model_settings
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODES = ("training", "inference", "inference_fast")
+NAMES = ["background", "zoë's cat", "dog"]
 
 
 def make_ssd7(mode: str) -> keras.Model:
@@ -34,6 +37,7 @@ def make_ssd7(mode: str) -> keras.Model:
         divide_by_stddev=58.0,
         swap_channels=[2, 1, 0],
         clip_boxes=True,
+        class_names=NAMES,
     )
 
 
@@ -120,12 +124,15 @@ FRESH_PROCESS = textwrap.dedent(
     from pathlib import Path
     import keras, numpy as np
     import models
+    from ssd_encoder_decoder.class_names import get_class_names
 
     for path in Path(sys.argv[1]).glob("*.keras"):
         model = keras.saving.load_model(path, safe_mode=True)
         shape = (1, *model.input_shape[1:])
         image = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
         np.save(path.with_suffix(".npy"), model.predict(image, verbose=0))
+        names = "\\n".join(get_class_names(model) or [])
+        path.with_suffix(".txt").write_text(names, encoding="utf-8")
     """
 )
 
@@ -141,6 +148,8 @@ def test_a_process_that_only_imports_models(make, tmp_path):
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
     for mode in MODES:
         np.testing.assert_array_equal(np.load(tmp_path / f"{mode}.npy"), expected[mode])
+        names = (tmp_path / f"{mode}.txt").read_text(encoding="utf-8")
+        assert names.splitlines() == (get_class_names(model) or [])
 
 
 def test_a_process_that_only_imports_models_loads_a_compiled_model(tmp_path):
@@ -151,3 +160,40 @@ def test_a_process_that_only_imports_models_loads_a_compiled_model(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", FRESH_PROCESS, str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
     np.testing.assert_array_equal(np.load(tmp_path / "compiled.npy"), output_of(model))
+
+
+# ---------------------------------------------------------------------- files of earlier versions
+
+
+def as_before_names(model: keras.Model) -> keras.Model:
+    """Return a model as it was built before models had class names: with a layer of Keras."""
+    config = json.loads(model.to_json())
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == "Predictions":
+            del layer["config"]["class_names"]
+            layer |= {"module": "keras.layers", "class_name": "Concatenate"}
+            layer |= {"registered_name": None}
+    before = keras.models.model_from_json(json.dumps(config))
+    assert type(before.get_layer("predictions")) is keras.layers.Concatenate
+    before.set_weights(model.get_weights())
+    return before
+
+
+@every_mode
+def test_files_without_a_place_for_names(mode, tmp_path):
+    model = make_ssd7(mode)
+    before = as_before_names(model)
+    before.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(output_of(loaded), output_of(model))
+    assert get_class_names(loaded) is None
+    settings = read_model_settings(loaded)
+    assert (settings.mode, settings.n_classes, settings.class_names) == (mode, 2, None)
+    with pytest.raises(ValueError, match=r"saved before models had names.*new\.set_weights"):
+        set_class_names(loaded, NAMES)
+
+    before.save_weights(tmp_path / "model.weights.h5")
+    fresh = make_ssd7(mode)
+    fresh.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(output_of(fresh), output_of(model))
+    assert get_class_names(fresh) == NAMES

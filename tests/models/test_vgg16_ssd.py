@@ -145,7 +145,9 @@ def test_settings_arrive_in_layers(name):
         top_k=7,
         nms_max_output_size=9,
         max_candidates_per_class=5,
+        class_names=["background", "cat", "dog"],
     )
+    assert model.get_layer("predictions").class_names == ("background", "cat", "dog")
     anchors = [layer for layer in model.layers if type(layer).__name__ == "AnchorBoxes"]
     n_layers = len(SCALES[name]) - 1
     assert len(anchors) == n_layers
