@@ -6,7 +6,8 @@
 
 The output folder gets copies with boxes drawn on them, and detections.json: a list with an entry
 for each image or frame, {"file", "frame" (of videos), "width", "height", "detections": [{"class",
-"class_id", "confidence", "box": [xmin, ymin, xmax, ymax]}]}, boxes in pixels of the original.
+"class_id", "confidence", "box": [xmin, ymin, xmax, ymax]}]}, boxes in pixels of the original. Of
+several images, those that cannot be read are named and left out.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,13 +29,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import cv2
 import numpy as np
 
-from data_generator.image_reading import read_image
+from data_generator.image_reading import ImageReadError, read_image
 from data_generator.yolo_parser import find_images
 from eval_utils.coco_files import write_json_list
 from misc_utils.command_line import (
     Detector,
     add_detector_options,
     add_threshold_options,
+    at_least,
     errors_in_one_line,
     open_detector,
 )
@@ -76,16 +79,13 @@ def parse_arguments(
                                                    "a video, or the number of a webcam")
     add("--output", required=True, type=Path,
         help="folder for the results; files of the same names are replaced")
-    add("--batch-size", type=int, default=8, metavar="INT",
+    add("--batch-size", type=at_least(1), default=8, metavar="INT",
         help="images at a time [8; a webcam's one by one]")
     add("--seconds", type=float, metavar="FLOAT",
         help="stop each video or webcam after so long; a webcam also stops with Ctrl-C")
     add("--no-pictures", dest="pictures", action="store_false", help="write detections.json only")
     # fmt: on
-    options = parser.parse_args(arguments)
-    if options.batch_size < 1:
-        parser.error(f"--batch-size must be at least 1; got {options.batch_size}")
-    return parser, options
+    return parser, parser.parse_args(arguments)
 
 
 def find_sources(inputs: Iterable[str]) -> list[Source]:
@@ -154,13 +154,24 @@ def entries_of_images(
     sources: list[Source], detector: Detector, options: argparse.Namespace
 ) -> Iterator[dict]:
     """Yield an entry for each image file; write its annotated copy."""
-    images = (read_image(source.name) for source in sources)
-    results = look(detector, images, options.batch_size, options)
-    for source, (image, rows) in zip(sources, results, strict=True):
+    readable, same = tee(read_images(sources))
+    results = look(detector, (image for _, image in same), options.batch_size, options)
+    for (source, _), (image, rows) in zip(readable, results, strict=True):
         if options.pictures:
             drawn = draw_detections(image, rows, detector.class_names, min_size=400)
             save_image(options.output / source.picture, drawn)
         yield {"file": source.name, **describe(image, rows, detector.class_names)}
+
+
+def read_images(sources: list[Source]) -> Iterator[tuple[Source, np.ndarray]]:
+    """Yield the images that can be read; of many, a broken one does not cost the others."""
+    for source in sources:
+        try:
+            yield source, read_image(source.name)
+        except ImageReadError as error:
+            if len(sources) == 1:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
 
 
 def entries_of_video(

@@ -26,6 +26,7 @@ from misc_utils.command_line import (
     Detector,
     add_detector_options,
     add_threshold_options,
+    at_least,
     errors_in_one_line,
     open_detector,
 )
@@ -63,7 +64,7 @@ def parse_arguments(
         help="11 recall points, the area under the curve, or COCO's twelve numbers [voc2007]")
     add("--predictions", action="store_true",
         help="write the detections, too: comp3_det_*.txt of VOC, and results.json of COCO")
-    add("--batch-size", type=int, default=8, metavar="INT", help="images at a time [8]")
+    add("--batch-size", type=at_least(1), default=8, metavar="INT", help="images at a time [8]")
     add("--title", default="Evaluation", help="of the report")
     # fmt: on
     return parser, parser.parse_args(arguments)
@@ -166,6 +167,7 @@ def main(arguments: list[str] | None = None) -> dict:
         evaluator, metrics = evaluate(detector, dataset, options)
         print_classes(metrics)
         write_results(options.output, evaluator, metrics, options)
+    print(f"the report is in {options.output / 'report.html'}")
     return metrics
 
 

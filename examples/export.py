@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from misc_utils.command_line import (
     add_detector_options,
     add_threshold_options,
+    at_least,
     errors_in_one_line,
     open_detector,
     with_decoding,
@@ -43,7 +44,8 @@ def parse_arguments(
     add("--mode", choices=("inference", "inference_fast", "training"), default="inference",
         help="how the file decodes; 'training': not at all [inference]. The thresholds above are "
              "those of the decoding")
-    add("--batch-size", type=int, metavar="INT", help="images at a time; by default any number")
+    add("--batch-size", type=at_least(1), metavar="INT",
+        help="images at a time; by default any number")
     add("--uint8", action="store_true", help="take the bytes of a camera instead of floats")
     # fmt: on
     return parser, parser.parse_args(arguments)

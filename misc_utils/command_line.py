@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,11 @@ def add_detector_options(parser: argparse.ArgumentParser, folder: Path) -> None:
     """
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--model", type=Path, help="a .keras file, such as train_ssd.py writes")
-    group.add_argument("--weights", type=Path, help="a file of weights; needs --preset")
+    group.add_argument(
+        "--weights",
+        type=Path,
+        help=f"a file of weights; needs --preset, unless a {RECIPE_FILE} lies beside it",
+    )
     add_preset_option(parser, folder)
     parser.add_argument(
         "--classes",
@@ -123,11 +127,11 @@ def add_threshold_options(parser: argparse.ArgumentParser, confidence: float) ->
     """
     add = parser.add_argument
     # fmt: off
-    add("--confidence", type=float, default=confidence, metavar="FLOAT",
+    add("--confidence", type=_share, default=confidence, metavar="FLOAT",
         help=f"detections with a lower confidence are dropped [{confidence}]")
-    add("--iou", type=float, default=0.45, metavar="FLOAT",
+    add("--iou", type=_share, default=0.45, metavar="FLOAT",
         help="of two boxes of a class that overlap by more, the better one stays [0.45]")
-    add("--top-k", type=int, default=200, metavar="INT",
+    add("--top-k", type=at_least(1), default=200, metavar="INT",
         help="detections of an image at most [200]")
     # fmt: on
 
@@ -147,19 +151,21 @@ def open_detector(options: argparse.Namespace, folder: Path) -> Detector:
         ValueError: The file is no model of this library, or names and classes do not go together.
     """
     path = options.model or options.weights
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file '{path}'.")
+    _check_file(path, is_model=bool(options.model))
+    presets = options.preset
+    if not presets and (path.parent / RECIPE_FILE).is_file():
+        presets = [str(path.parent / RECIPE_FILE)]
     names = _class_names(options.classes, path)
     if options.model:
         model = keras.saving.load_model(path, compile=False)
         if not options.classes:
             names = get_class_names(model) or names
-    elif not options.preset:
+    elif not presets:
         raise ValueError("--weights needs --preset, which says what network they are for.")
     elif names is None:
         raise ValueError(f"--weights needs --classes, or a {CLASSES_FILE} beside the file.")
     else:
-        model = build_network(read_recipe(find_presets(options.preset, folder)), len(names) - 1)
+        model = build_network(read_recipe(find_presets(presets, folder)), len(names) - 1)
         load_detector_weights(model, path, names, is_whole=True)
     n_classes = read_model_settings(model).n_classes
     names = names or [BACKGROUND, *(f"class {n}" for n in range(1, n_classes + 1))]
@@ -208,6 +214,43 @@ def with_decoding(
         name="decoded_predictions",
     )
     return keras.Model(model.inputs, decode(model.outputs[0]))
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return a `type` of an option: a whole number that is not below a minimum.
+
+    Arguments:
+        minimum: 0 or more.
+    """
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            message = f"expected a whole number from {minimum} on; got '{text}'"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return read
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1; got '{text}'")
+    return value
+
+
+def _check_file(path: Path, is_model: bool) -> None:
+    """Raise an error if a model's file is none, as the folder of a training is."""
+    if path.is_dir():
+        files = ", ".join(sorted(str(file) for file in path.glob("*.keras"))) or "there is none"
+        raise ValueError(f"'{path}' is a folder. Name a .keras file in it ({files}).")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file '{path}'.")
+    if is_model and path.name.endswith(".weights.h5"):
+        raise ValueError(f"'{path}' holds weights only: name it by --weights instead of --model.")
 
 
 def _class_names(given: str | None, path: Path) -> list[str] | None:

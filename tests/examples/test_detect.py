@@ -55,6 +55,21 @@ def test_images_and_a_folder(detector_file, digit_scenes, tmp_path, capsys):
     assert read_image(tmp_path / "JPEGImages" / images[1].name).shape == (384, 512, 3)
 
 
+def test_a_broken_image_does_not_cost_the_others(detector_file, digit_scenes, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    image = next((digit_scenes / "JPEGImages").iterdir()).read_bytes()
+    for name in "acd":
+        (folder / f"{name}.jpg").write_bytes(image)
+    (folder / "b.jpg").write_bytes(image[:500])
+    entries = run(detector_file, tmp_path / "out", folder, "--batch-size", 2)
+    assert [entry["file"] for entry in entries] == [str(folder / f"{name}.jpg") for name in "acd"]
+    assert {path.stem for path in tmp_path.glob("out/photos/*")} == set("acd")
+    printed = capsys.readouterr()
+    assert "9 detections in 3 images" in printed.out
+    assert f"left out: {folder / 'b.jpg'}: " in printed.err
+
+
 @pytest.mark.parametrize(("options", "count"), [([], 5), (["--seconds", 0.25], 3)])
 def test_a_video(options, count, detector_file, film, tmp_path):
     entries = run(detector_file, tmp_path / "out", film, "--batch-size", 2, *options)

@@ -33,8 +33,9 @@ def test_numbers_are_those_of_an_evaluator(detector_file, image_set, tmp_path, c
     assert not (tmp_path / "results.json").exists()
 
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [*CLASSES[1:], "mean"]
-    assert lines[-1].split()[2] == f"{metrics['mAP']:.3f}"
+    assert [line.split()[0] for line in lines[:-1]] == [*CLASSES[1:], "mean"]
+    assert lines[-2].split()[2] == f"{metrics['mAP']:.3f}"
+    assert lines[-1] == f"the report is in {tmp_path / 'report.html'}"
 
 
 def test_rules_of_coco(detector_file, image_set, tmp_path, capsys):

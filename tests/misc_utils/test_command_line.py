@@ -7,6 +7,9 @@ import pytest
 
 from data_generator.errors import DatasetError
 from misc_utils.command_line import (
+    add_detector_options,
+    add_threshold_options,
+    at_least,
     errors_in_one_line,
     find_presets,
     open_detector,
@@ -57,6 +60,69 @@ def test_names_of_a_detector(of_model, beside, given, expected, tmp_path):
         model=tmp_path / "model.keras", weights=None, preset=[], classes=given
     )
     assert open_detector(options, tmp_path).class_names == expected
+
+
+class TestOpening:
+    """Which file is meant."""
+
+    RECIPE = Recipe(backbone="ssd7", image_size=(64, 96))
+
+    def open(self, folder, *arguments):
+        parser = argparse.ArgumentParser()
+        add_detector_options(parser, folder)
+        return open_detector(parser.parse_args([str(a) for a in arguments]), folder)
+
+    def test_weights_take_the_recipe_that_lies_beside_them(self, tmp_path):
+        model = build_network(self.RECIPE, n_classes=2)
+        path = tmp_path / "best.weights.h5"
+        model.save_weights(path)
+        (tmp_path / "classes.txt").write_text("cat\ndog\n")
+        with pytest.raises(ValueError, match="needs --preset"):
+            self.open(tmp_path, "--weights", path)
+        (tmp_path / "recipe.toml").write_text(self.RECIPE.to_toml())
+        opened = self.open(tmp_path, "--weights", path).model
+        for a, b in zip(opened.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_a_preset_that_is_named_wins(self, tmp_path):
+        path = tmp_path / "best.weights.h5"
+        build_network(self.RECIPE, n_classes=2).save_weights(path)
+        (tmp_path / "classes.txt").write_text("cat\ndog\n")
+        (tmp_path / "recipe.toml").write_text("backbone = 'no such'")
+        (tmp_path / "right.toml").write_text(self.RECIPE.to_toml())
+        assert self.open(tmp_path, "--weights", path, "--preset", "right")
+
+    def test_what_is_no_file_of_a_model_is_said(self, tmp_path):
+        with pytest.raises(ValueError, match=r"is a folder\. .* \(there is none\)"):
+            self.open(tmp_path, "--model", tmp_path)
+        (tmp_path / "model.keras").touch()
+        with pytest.raises(ValueError, match=r"is a folder\. .*model\.keras"):
+            self.open(tmp_path, "--model", tmp_path)
+        with pytest.raises(FileNotFoundError, match="no file"):
+            self.open(tmp_path, "--model", tmp_path / "other.keras")
+        (tmp_path / "x.weights.h5").touch()
+        with pytest.raises(ValueError, match="weights only: name it by --weights"):
+            self.open(tmp_path, "--model", tmp_path / "x.weights.h5")
+
+
+@pytest.mark.parametrize("text", ["-0.1", "1.5", "nan", "half"])
+@pytest.mark.parametrize("option", ["--confidence", "--iou"])
+def test_thresholds_are_shares(option, text, capsys):
+    parser = argparse.ArgumentParser()
+    add_threshold_options(parser, confidence=0.5)
+    assert parser.parse_args([option, "1", "--top-k", "7"]).top_k == 7
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"{option}={text}"])
+    assert f"argument {option}: expected a number from 0 to 1; got '{text}'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_whole_numbers_have_a_minimum():
+    assert at_least(0)("0") == 0
+    for text in ("0", "-1", "1.5", "many"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"from 1 on; got '{text}'"):
+            at_least(1)(text)
 
 
 @pytest.mark.parametrize("mode", ["inference", "inference_fast"])
