@@ -55,6 +55,10 @@ def test_recorded_validators(golden):
         (INSIDE, "center_point", (0.3, 1.0), True),
         (HALF_OUT, "center_point", (0.3, 1.0), True),  # the centre lies on the edge
         (MOSTLY_OUT, "center_point", (0.3, 1.0), False),
+        ([10, -10, 30, 10], "center_point", (0.3, 1.0), True),  # on the upper edge
+        ([69, 49, 89, 69], "center_point", (0.3, 1.0), True),  # in the middle of the last pixel
+        ([70, 49, 89, 69], "center_point", (0.3, 1.0), False),
+        ([69, 50, 89, 69], "center_point", (0.3, 1.0), False),
         (INSIDE, "area", (0.3, 1.0), True),
         (HALF_OUT, "area", (0.5, 1.0), True),  # the lower bound is included
         (HALF_OUT, "area", (0.51, 1.0), False),
@@ -108,6 +112,10 @@ def test_integers_do_not_wrap_around(criterion, dtype):
     np.testing.assert_array_equal(box_filter(labels, size, size), expected)
     # The same without the detour by labels, which are widened on their own.
     assert box_filter.mask(labels[:, 1:], size, size).all()
+
+
+def test_all_tests_are_on_by_default():
+    assert BoxFilter()(labels_of(INSIDE, TINY, FLAT, OUTSIDE), 60, 80)[:, 1:].tolist() == [INSIDE]
 
 
 def test_filter_without_boxes():

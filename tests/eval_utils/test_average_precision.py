@@ -83,6 +83,12 @@ def test_unknown_rules_are_refused(mode, num_recall_points, message):
         average_precision(np.ones(1), np.ones(1), mode, num_recall_points)
 
 
+def test_a_single_recall_level_is_that_of_no_recall():
+    precisions, recalls = [1.0, 0.5, 2 / 3], [0.25, 0.25, 0.5]
+    assert average_precision(precisions, recalls, "sample", num_recall_points=1) == 1.0
+    assert average_precision([0.0, 0.5], [0.0, 0.25], "sample", num_recall_points=1) == 0.5
+
+
 def test_coco_compares_recalls_as_they_are():
     # Level 70 of numpy.linspace(0, 1, 101) is a little more than 7 / 10.
     curve = precision_and_recall(np.arange(1, 8), np.zeros(7), num_gt=10)

@@ -155,6 +155,13 @@ def test_coco_matching_table(detections, objects, expected, gt_indices):
     assert matches_of(detections, objects, match_detections_coco).gt_indices.tolist() == gt_indices
 
 
+def test_coco_lets_rounding_not_deny_a_perfect_overlap():
+    for change, outcome in ((1e-12, "T"), (1e-6, "F")):
+        nearly = [(0, [0, 0, 9, 9 - change])]
+        settings = {"rule": match_detections_coco, "iou_threshold": 1.0}
+        assert match(nearly, [(0, A, False)], **settings) == outcome
+
+
 def test_coco_leaves_out_the_pixels_under_borders():
     objects = [(0, A, False)]  # IoU with NEAR_A: 63 / 81 without, 80 / 100 with borders
     rule = match_detections_coco
