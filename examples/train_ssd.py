@@ -41,6 +41,7 @@ from misc_utils.command_line import (
     CLASSES_FILE,
     RECIPE_FILE,
     add_preset_option,
+    at_least,
     errors_in_one_line,
     find_presets,
 )
@@ -60,6 +61,7 @@ from misc_utils.training import (
     write_history,
 )
 from misc_utils.training_stream import TrainingStream
+from ssd_encoder_decoder.class_names import set_class_names
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -87,7 +89,7 @@ def parse_arguments(
              "them into the recipe; only for scales if --weights names a whole detector, whose "
              "predictors were trained for anchors of certain shapes")
     add("--print-config", action="store_true", help="print all settings as TOML, and end")
-    add("--workers", type=int, default=min(8, (os.cpu_count() or 1) - 1), metavar="INT",
+    add("--workers", type=at_least(0), default=min(8, (os.cpu_count() or 1) - 1), metavar="INT",
         help="processes that prepare batches; changes no result [one core less than there are]")
     add("--distribute", choices=KINDS, default="none",
         help="how several devices share the work; batch_size is that of all of them [none]")
@@ -207,6 +209,7 @@ class TrainingRun:
         keras.utils.set_random_seed(self.recipe.seed)
         with self.devices.scope():
             model = build_with_start_weights(self.recipe, self.class_names)
+            set_class_names(model, self.class_names)
             compile_network(self.recipe, model)
         return model
 
@@ -302,6 +305,7 @@ class TrainingRun:
         keras.mixed_precision.set_global_policy("float32")
         model = build_network(self.recipe, n_classes=len(self.class_names) - 1)
         model.load_weights(self.best_weights)
+        set_class_names(model, self.class_names)
         with atomic_path(self.output / "model.keras") as path:
             model.save(path)
         if self.val is not None:

@@ -310,6 +310,11 @@ def _check_ranges(recipe: Recipe) -> None:
     for name in not_negative:
         if not getattr(recipe, name) >= 0:
             raise ValueError(f"`{name}` must not be negative; got {getattr(recipe, name)}.")
+    shares = ("neg_iou_limit", "prior_bias", "label_smoothing", "focal_alpha", "confidence_thresh",
+              "iou_threshold")  # fmt: skip
+    for name in shares:
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise ValueError(f"`{name}` must be from 0 to 1; got {getattr(recipe, name)}.")
     for name in _NUMBERS:
         values = getattr(recipe, name)
         flat = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]

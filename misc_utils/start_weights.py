@@ -17,7 +17,7 @@ from misc_utils.prior_bias import set_prior_bias
 from misc_utils.recipe import Recipe
 from misc_utils.recipe_network import build_network
 from misc_utils.torchvision_weights import load_torchvision_weights
-from misc_utils.weights_file import open_weights_file
+from misc_utils.weights_file import open_weights_file, read_saved_class_names
 from misc_utils.weights_registry import PUBLISHED_WEIGHTS, PublishedWeights
 
 _OTHER_READERS = {".caffemodel": load_caffe_weights, ".pth": load_torchvision_weights}
@@ -75,9 +75,9 @@ def load_detector_weights(
 ) -> Any:
     """Give a model the weights of a detector of the same kind; nothing changes if they do not fit.
 
-    If the detector's classes have names (those of published weights have; others need a
-    `classes.txt` beside the file), classes of equal names are paired and others start afresh;
-    without names, all classes of equally many are kept, and none of another number.
+    If the detector's classes have names (those of published weights have, a `.keras` file may hold
+    them, others need a `classes.txt` beside the file), classes of equal names are paired and others
+    start afresh; without names, all classes of equally many are kept, and none of another number.
 
     Arguments:
         model: A model in mode 'training'.
@@ -152,7 +152,7 @@ def _published(path: Path) -> PublishedWeights | None:
 def _paired_classes(path: Path, class_names: Sequence[str]) -> dict[int, int]:
     """Return {class id of the model: class id of the file} for what both know."""
     entry = _published(path)
-    names = list(entry.class_names) if entry else []
+    names = list(entry.class_names) if entry else read_saved_class_names(path) or []
     if not names and (path.parent / "classes.txt").is_file():
         names = read_class_names(path.parent / "classes.txt")
     if not names:

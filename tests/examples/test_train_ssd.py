@@ -18,6 +18,7 @@ from examples import train_ssd
 from examples.digit_scenes import CLASSES
 from misc_utils.detection import detect
 from misc_utils.recipe import read_recipe
+from ssd_encoder_decoder.class_names import get_class_names
 from ssd_encoder_decoder.model_settings import read_model_settings
 
 FOLDER = Path(train_ssd.__file__).parent
@@ -55,7 +56,7 @@ def history(output):
 @pytest.fixture(scope="module")
 def results(digit_scenes, tmp_path_factory):
     output = tmp_path_factory.mktemp("results") / "new"
-    train(digit_scenes, output)
+    train(digit_scenes, output, "--fit-anchors")
     return output
 
 
@@ -84,6 +85,7 @@ def test_history_has_losses_and_the_map_of_validated_steps(results):
 def test_the_model_detects_and_computes_in_float32(results):
     model = keras.saving.load_model(results / "model.keras")
     assert model.dtype_policy.name == "float32"
+    assert get_class_names(model) == list(CLASSES)
     assert detect(model, np.zeros((50, 70, 3), np.uint8), 0.0, top_k=7)[0].shape == (7, 6)
 
 
@@ -111,7 +113,8 @@ def test_another_setting_is_refused(results, digit_scenes, error_of):
 
 def test_other_data_are_refused(results, digit_scenes, error_of):
     other = digit_scenes / "ImageSets" / "Main" / "test.txt"
-    arguments = command_line(digit_scenes, results, "--resume", "--train", other)
+    arguments = ["--resume", "--fit-anchors", "--train", other]
+    arguments = command_line(digit_scenes, results, *arguments)
     assert "other training data" in error_of(train_ssd.main, *arguments)
 
 
@@ -159,20 +162,20 @@ def test_trained_weights_are_a_start_and_a_loss_of_nan_names_its_images(
     assert "JPEGImages" in printed.err
 
 
-def test_anchors_are_fitted_once_and_written_into_the_recipe(digit_scenes, tmp_path, capsys):
-    output = tmp_path / "out"
-    train(digit_scenes, output, "--fit-anchors", "--steps", 2)
-    assert "Boxes with an anchor of IoU >= 0.5: " in capsys.readouterr().out
-    recipe = read_recipe([output / "recipe.toml"])
+def test_the_model_has_the_anchors_that_were_fitted_and_written(results):
+    recipe = read_recipe([results / "recipe.toml"])
     assert len(recipe.scales) == 1 + len(recipe.aspect_ratios) == 5
-    anchors = read_model_settings(keras.saving.load_model(output / "model.keras")).anchors
+    anchors = read_model_settings(keras.saving.load_model(results / "model.keras")).anchors
     assert (anchors.scales, anchors.aspect_ratios) == (recipe.scales, recipe.aspect_ratios)
 
-    train(digit_scenes, output, "--fit-anchors", "--steps", 2, "--resume")
+
+def test_the_same_command_goes_on_with_the_anchors_it_found(results, digit_scenes, capsys):
+    recipe = read_recipe([results / "recipe.toml"])
+    train(digit_scenes, results, "--fit-anchors", "--resume")
     printed = capsys.readouterr().out
-    assert "resuming after step 2" in printed
-    assert "Boxes with an anchor" not in printed
-    assert read_recipe([output / "recipe.toml"]) == recipe
+    assert "resuming after step 5" in printed
+    assert "fitted" not in printed
+    assert read_recipe([results / "recipe.toml"]) == recipe
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_keeps_its_anchors(
@@ -180,15 +183,14 @@ def test_a_run_that_ended_before_its_first_checkpoint_keeps_its_anchors(
 ):
     monkeypatch.setattr(train_ssd.TrainingRun, "run", lambda *_: None)
     monkeypatch.setattr(train_ssd.TrainingRun, "finish", lambda _: None)
-    output = tmp_path / "out"
-    arguments = command_line(digit_scenes, output, "--fit-anchors")
-    recipe = train_ssd.resolve_recipe(train_ssd.parse_arguments(arguments)[1])
-    recipe = recipe.replace(scales=(0.1, 0.2, 0.4, 0.8, 1.6))
-    output.mkdir()
-    (output / "recipe.toml").write_text(recipe.to_toml())
-    train_ssd.main([*arguments, "--resume"])
+    train(digit_scenes, tmp_path, "--fit-anchors")
+    assert "Boxes with an anchor of IoU >= 0.5: " in capsys.readouterr().out
+    recipe = read_recipe([tmp_path / "recipe.toml"])
+    recipe = recipe.replace(scales=tuple(0.9 * scale for scale in recipe.scales))
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    train(digit_scenes, tmp_path, "--fit-anchors", "--resume")
     assert "fitted" not in capsys.readouterr().out
-    assert read_recipe([output / "recipe.toml"]).scales == recipe.scales
+    assert read_recipe([tmp_path / "recipe.toml"]) == recipe
 
 
 def test_print_config_says_that_anchors_are_going_to_be_fitted(tmp_path, capsys):

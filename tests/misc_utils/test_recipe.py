@@ -177,6 +177,8 @@ class TestChanges:
         ("steps", 1.5, "a whole number"),
         ("batch_size", True, "a whole number"),
         ("learning_rate", -1.0, "must not be negative"),
+        ("confidence_thresh", 50.0, "from 0 to 1"),
+        ("neg_iou_limit", float("nan"), "from 0 to 1"),
         ("learning_rate", float("nan"), "must not be negative"),
         ("learning_rate", "fast", "a number"),
         ("optimizer", "lion", "one of sgd, adam, adamw"),

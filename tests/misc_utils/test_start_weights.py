@@ -10,6 +10,7 @@ from misc_utils.start_weights import (
     is_detector_file,
     load_detector_weights,
 )
+from ssd_encoder_decoder.class_names import set_class_names
 
 RECIPE = Recipe(backbone="ssd7", image_size=(64, 96))
 NAMES = ["background", "cat", "dog"]
@@ -45,6 +46,17 @@ def test_classes_are_paired_by_name(detector, trained, capsys):
         np.asarray(trained.get_layer("conv3").get_weights()[0]),
     )
     assert "class 1 <- fresh start" in capsys.readouterr().out
+
+
+def test_the_names_in_a_file_win_over_those_beside_it(trained, tmp_path):
+    named = build_network(RECIPE, n_classes=2)
+    set_class_names(named, ["background", "dog", "cat"])
+    named.save(tmp_path / "model.keras")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    model = build_with_start_weights(RECIPE.replace(weights=str(tmp_path / "model.keras")), NAMES)
+    for new, old in ((1, 2), (2, 1)):
+        found = class_scores(model, "classes4", new, 2)
+        np.testing.assert_array_equal(found, class_scores(named, "classes4", old, 2))
 
 
 def test_without_names_equally_many_classes_are_the_same_ones(detector, trained):
