@@ -33,6 +33,8 @@ from data_generator.data_augmentation_chain_constant_input_size import (
     DataAugmentationConstantInputSize,
 )
 from data_generator.data_augmentation_chain_original_ssd import SSDDataAugmentation
+from data_generator.errors import DegenerateBatchError
+from data_generator.image_reading import ImageReadError
 from data_generator.object_detection_2d_data_generator import DataGenerator
 from data_generator.object_detection_2d_geometric_ops import Resize
 from data_generator.object_detection_2d_photometric_ops import ConvertTo3Channels
@@ -269,6 +271,10 @@ class TrainingRun:
                 verbose=1 if sys.stdout.isatty() else 2,
                 callbacks=callbacks,
             )
+        except Exception:
+            if batches.failure is None:
+                raise
+            raise batches.failure from None
         finally:
             batches.close()
 
@@ -385,8 +391,10 @@ def main(arguments: list[str] | None = None) -> None:
                 write_text(options.output / CLASSES_FILE, "\n".join(run.recipe.classes) + "\n")
         try:
             run.run(options.workers, options.tensorboard)
-        except NonFiniteLossError as error:
+        except (NonFiniteLossError, DegenerateBatchError) as error:
             parser.exit(1, f"{parser.prog}: error: {error}\n")
+        except ImageReadError as error:
+            parser.exit(1, f"{parser.prog}: error: {error}. Then go on with --resume.\n")
     if devices.is_chief:
         run.finish()
 

@@ -30,6 +30,10 @@ class TrainingStream(keras.utils.PyDataset):
 
     `fit` may look at the first batches before it trains; it gets the same ones again then. All
     batches are full, since compiled training steps want one shape.
+
+    Attributes:
+        failure: What kept a batch from being made, such as an image that cannot be read; else None.
+            TensorFlow raises an error of its own instead, behind the traces of its threads.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class TrainingStream(keras.utils.PyDataset):
         self._next = 0
         self._looked_at: dict[int, tuple] = {}
         self._names: OrderedDict[int, list[str]] = OrderedDict()
+        self.failure: Exception | None = None
         self._lock = threading.Lock()  # TensorFlow asks for batches from a thread of its own
 
     @property
@@ -107,7 +112,11 @@ class TrainingStream(keras.utils.PyDataset):
             position = divmod(self._first_step + index, len(self._batches))
             self._stream.epoch, self._stream.number = position
         self._next = index + 1
-        return self._stream.take()
+        try:
+            return self._stream.take()
+        except Exception as error:
+            self.failure = error
+            raise
 
     def names(self, number: int) -> list[str]:
         """Return the files of a batch, counted from 0 at the first step; [] if it is long ago."""

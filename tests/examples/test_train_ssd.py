@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,18 @@ def test_bad_weights_are_explained_in_one_line(digit_scenes, tmp_path, error_of)
     arguments = command_line(digit_scenes, output, "--weights", tmp_path / "none.h5")
     assert "There is no file of weights" in error_of(train_ssd.main, *arguments)
     assert not output.exists()
+
+
+def test_an_image_that_cannot_be_read_is_named_in_one_line(digit_scenes, tmp_path, capsys):
+    data = shutil.copytree(digit_scenes, tmp_path / "data")
+    name = (data / "ImageSets" / "Main" / "train.txt").read_text().split()[0]
+    next((data / "JPEGImages").glob(f"{name}.*")).write_bytes(b"")
+    with pytest.raises(SystemExit) as stopped:
+        train(data, tmp_path / "out")
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name}." in line
+    assert line.endswith("Then go on with --resume.")
 
 
 def test_trained_weights_are_a_start_and_a_loss_of_nan_names_its_images(

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from data_generator.image_reading import ImageReadError
 from data_generator.object_detection_2d_data_generator import DataGenerator
 from data_generator.object_detection_2d_photometric_ops import RandomBrightness
 from misc_utils.training_stream import TrainingStream
@@ -49,6 +50,17 @@ def test_a_stream_that_begins_later_goes_on_with_the_same_batches(dataset):
     for first_step in (1, 4, 6):
         found = taken(stream(dataset, first_step=first_step), range(11 - first_step))
         assert_equal(expected[first_step:], found)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_keeps_a_batch_from_being_made_is_remembered(dataset, workers, tmp_path):
+    (tmp_path / "5.png").write_bytes(b"no picture")
+    batches = stream(dataset, workers=workers)
+    assert batches.failure is None
+    with pytest.raises(ImageReadError, match=r"5\.png") as raised:
+        taken(batches, range(4))
+    assert batches.failure is raised.value
+    batches.close()
 
 
 def test_workers_change_nothing(dataset):
