@@ -19,9 +19,9 @@ the same order, for the same number of steps; nothing is chosen by looking at th
                      falls along a cosine, and clipped gradients
 
 Measured is the average of the weights over the last hundred steps or so, on the test images, by
-Pascal VOC's rule of 2010: mAP at an IoU of 0.5, and at 0.75, where boxes must fit better. The
-difference between two seeds of one variant says how large a difference between variants must be to
-mean something.
+Pascal VOC's rule of 2010: mAP at an IoU of 0.5, and at 0.75, where boxes must fit better; and the
+average precision of each class at 0.5. The difference between two seeds of one variant says how
+large a difference between variants must be to mean something.
 
 Written is a CSV file with a line a run. Runs that it has already are not repeated.
 """
@@ -58,7 +58,7 @@ from misc_utils.weight_average import WeightAverage
 from models.keras_ssd7 import build_model
 from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
 
-COLUMNS = ("variant", "alpha", "seed", "steps", "seconds", "map_50", "map_75")
+COLUMNS = ("variant", "alpha", "seed", "steps", "seconds", "map_50", "map_75", "class_aps_50")
 IOU_LOSSES = ("giou", "diou", "ciou")
 
 
@@ -131,8 +131,8 @@ def train_and_measure(
     n_classes: int,
     seed: int,
     args: argparse.Namespace,
-) -> tuple[float, float, float]:
-    """Return the seconds of training, and the mAP at IoU 0.5 and 0.75."""
+) -> tuple[str, ...]:
+    """Return what the last columns hold: the seconds of training, and the precisions."""
     augmentation = DataAugmentationConstantInputSize(
         random_flip=0.5,
         random_hue=(10, 0.5),
@@ -151,13 +151,18 @@ def train_and_measure(
     seconds = time.perf_counter() - start
     evaluator = Evaluator(model, n_classes, test, model_mode="training")
     evaluator.predict_on_dataset(*args.image_size, batch_size=16, verbose=False)
-    at = {
-        iou: evaluator.score(
+    map_75, map_50 = (
+        evaluator.score(
             matching_iou_threshold=iou, average_precision_mode="integrate", verbose=False
         )
-        for iou in (0.5, 0.75)
-    }
-    return seconds, at[0.5], at[0.75]
+        for iou in (0.75, 0.5)
+    )
+    of_classes = evaluator.average_precisions[1:]  # of the last score, without the background
+    return (
+        f"{seconds:.1f}",
+        *(f"{value:.4f}" for value in (map_50, map_75)),
+        " ".join(f"{value:.4f}" for value in of_classes),
+    )
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -212,8 +217,7 @@ def main() -> None:
                 continue
             keras.utils.set_random_seed(seed)
             model = make_model(variant, losses[variant], anchors, len(classes), args)
-            seconds, *precisions = train_and_measure(model, train, test, len(classes), seed, args)
-            values = (f"{seconds:.1f}", *(f"{value:.4f}" for value in precisions))
+            values = train_and_measure(model, train, test, len(classes), seed, args)
             lines.append({key: str(value) for key, value in run.items()})
             lines[-1].update(zip(COLUMNS[len(run) :], values, strict=True))
             print(*lines[-1].values(), sep="\t", flush=True)
