@@ -16,6 +16,7 @@ OTHER_CLASSES = {
     "input_mean_normalization": "MeanSubtraction",
     "input_stddev_normalization": "StddevDivision",
     "input_channel_swap": "ChannelSwap",
+    "predictions": "Predictions",
 }
 
 
