@@ -33,6 +33,12 @@ def judged(labels, detections, threshold=0.0, neutral=None, rule="voc"):
     ("labels", "detections", "verdicts", "matrix"),
     [
         ([(CAT, *BOX)], [(CAT, 0.9, *NEAR)], [Verdict.CORRECT], {(CAT, CAT): 1}),
+        (
+            [(CAT, *BOX), (DOG, *BOX), (DOG, *ELSEWHERE)],
+            [(DOG, 0.9, *ELSEWHERE), (CAT, 0.8, *BOX), (DOG, 0.7, *BOX)],
+            [Verdict.CORRECT, Verdict.CORRECT, Verdict.CORRECT],
+            {(CAT, CAT): 1, (DOG, DOG): 2},
+        ),
         ([(CAT, *BOX)], [], [], {(CAT, 0): 1}),
         ([], [(CAT, 0.9, *BOX)], [Verdict.BACKGROUND], {(0, CAT): 1}),
         ([(CAT, *BOX)], [(DOG, 0.9, *NEAR)], [Verdict.WRONG_CLASS], {(CAT, DOG): 1}),

@@ -48,11 +48,23 @@ def test_a_false_positive_counts_for_its_own_size_only():
     )
 
 
+def test_a_duplicate_counts_for_the_size_of_its_object():
+    nearly_small = (0, 0, 33, 33)
+    (small,) = by_size(
+        [(1, 0, 0, 30, 30), (1, *MEDIUM[:2], 120, 20)],
+        [(1, 0.9, 0, 0, 30, 30), (1, 0.8, *nearly_small), (1, 0.7, *MEDIUM[:2], 120, 20)],
+        sizes=COCO_SIZES[:1],
+        mode="integrate",
+    )
+    assert small.average_precisions[1] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
 def test_limits_belong_to_the_larger_size():
-    small, medium, _ = COCO_SIZES
-    boxes = np.array([[0.0, 0, 32, 32], [0, 0, 31.9, 32]])
-    assert small.holds(boxes).tolist() == [False, True]
-    assert medium.holds(boxes).tolist() == [True, False]
+    small, medium, large = COCO_SIZES
+    boxes = np.array([[0.0, 0, 32, 32], [0, 0, 31.9, 32], [0, 0, 96, 96], [0, 0, 95.9, 96]])
+    assert small.holds(boxes).tolist() == [False, True, False, False]
+    assert medium.holds(boxes).tolist() == [True, False, False, True]
+    assert large.holds(boxes).tolist() == [False, False, True, False]
 
 
 def test_terciles_hold_equally_many():
