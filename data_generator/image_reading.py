@@ -138,7 +138,7 @@ def _check_channels(image: np.ndarray, path: str | os.PathLike, channels: int | 
     if channels is not None and image.shape[2] != channels:
         raise ImageReadError(
             f"{os.fspath(path)}: the image has {image.shape[2]} channels, but channels={channels} "
-            "(image_channels of the data set) was asked for"
+            "was asked for (image_channels of the data set, or the channels of a model's input)"
         )
 
 

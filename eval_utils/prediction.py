@@ -41,8 +41,8 @@ def input_transformations(
             the input's aspect ratio first, so that objects keep their proportions.
         img_height: The height of the model's input in pixels.
         img_width: The width of the model's input in pixels.
-        img_channels: The `image_channels` the data generator reads. One channel stays one channel;
-            everything else becomes RGB.
+        img_channels: The `image_channels` the data generator reads. What it reads as one channel,
+            or as more than three, stays so; everything else becomes RGB.
 
     Returns:
         Transformations for `DataGenerator.generate`.
@@ -52,7 +52,7 @@ def input_transformations(
     """
     if mode not in ("resize", "pad"):
         raise ValueError(f"`data_generator_mode` must be 'resize' or 'pad'; got {mode!r}.")
-    transformations = [] if img_channels == 1 else [ConvertTo3Channels()]
+    transformations = [ConvertTo3Channels()] if img_channels in (3, None) else []
     if mode == "pad":
         # Where an image ends up on its canvas is random; a seed makes evaluations repeatable.
         transformations.append(RandomPadFixedAR(img_width / img_height, rng=0))

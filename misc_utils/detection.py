@@ -216,11 +216,6 @@ def _select(rows: np.ndarray, confidence_thresh: float, top_k: int | str) -> np.
 def _load(image: Any, n_channels: int, index: int) -> np.ndarray:
     """Return an image as uint8 `(height, width, n_channels)`."""
     if isinstance(image, str | os.PathLike):
-        if n_channels not in (1, 3):
-            raise ValueError(
-                f"Files are read as grey or RGB images, but the model has {n_channels} input "
-                f"channels: read {os.fspath(image)!r} yourself and pass the array."
-            )
         return read_image(image, channels=n_channels)
     image = np.asarray(image)
     if image.ndim == 2:

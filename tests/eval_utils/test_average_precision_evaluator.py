@@ -385,6 +385,20 @@ def test_grey_images_stay_grey_for_a_model_of_one_channel(make_data):
     assert model.batches[0].shape == (2, SIZE, SIZE, 1)
 
 
+def test_images_of_more_channels_than_colours_stay_as_they_are(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((48, 64, 5), np.uint8))
+    data = DataGenerator(
+        filenames=[str(tmp_path / "a.npy")],
+        labels=[np.array([[1, 8, 12, 40, 36]])],
+        image_ids=["a"],
+        image_channels=5,
+        verbose=False,
+    )
+    model = StubModel([rows_of_class(1, MODEL_BOX)])
+    assert evaluate(Evaluator(model, 1, data)) == 1.0
+    assert model.batches[0].shape == (1, SIZE, SIZE, 5)
+
+
 def test_predictions_are_written_by_class(make_data, tmp_path):
     evaluator = Evaluator(StubModel([rows_of_class(2, MODEL_BOX)] * 2), 2, make_data())
     with pytest.raises(ValueError, match="`predict_on_dataset`"):

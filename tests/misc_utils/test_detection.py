@@ -183,13 +183,23 @@ def test_a_video_is_read_as_rgb(tmp_path):
         ([image(), np.zeros((5,), np.uint8)], 3, r"shape \(5,\) as image number 1"),
         (np.zeros((0, 5, 3), np.uint8), 3, "no pixels"),
         (image(), 4, "number 0 has 3 channels, which cannot become the 4"),
-        ("photo.png", 4, "model has 4 input channels: read 'photo.png' yourself"),
         (7, 3, "Expected a path, .* got int"),
     ],
 )
 def test_what_is_no_image_is_refused(images, channels, message):
     with pytest.raises(ValueError, match=message):
         detect(StubModel(ROWS, channels=channels), images)
+
+
+def test_files_of_more_channels_than_colours(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((20, 30, 5), np.uint8))
+    model = StubModel(ROWS, channels=5)
+    (from_file,) = detect(model, tmp_path / "a.npy")
+    (from_array,) = detect(model, np.zeros((20, 30, 5), np.uint8))
+    np.testing.assert_array_equal(from_file, from_array)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(ImageReadError, match="a.png: the image has 3 channels, but channels=5"):
+        detect(model, tmp_path / "a.png")
 
 
 def test_a_model_that_drops_what_is_asked_for_is_refused():
