@@ -21,6 +21,8 @@ from ssd_encoder_decoder.box_coder import encode_boxes
 from ssd_encoder_decoder.matching_utils import NO_MATCH, match_bipartite_greedy, match_multi
 from ssd_encoder_decoder.model_settings import read_model_settings
 
+# What `SSDInputEncoder.match` says of an anchor that is left out of the loss.
+NEUTRAL = -2
 # The similarity of an anchor that has been given away: below every threshold.
 _TAKEN = -1
 
@@ -355,25 +357,10 @@ class SSDInputEncoder:
 
     def _encode_image(self, target: np.ndarray, labels: np.ndarray) -> None:
         """Write the classes and offsets of one image's objects into its `(n_boxes, ...)` target."""
-        similarities = self.similarities(labels[:, 1:])  # (k, n_boxes)
-
-        # First every object gets its best anchor, so that none goes without.
-        matches = match_bipartite_greedy(similarities, self.min_bipartite_iou)
-        objects = np.flatnonzero(matches != NO_MATCH)
-        anchors = matches[objects]
-        similarities[:, anchors] = _TAKEN
-
-        # Then every anchor that fits some object well gets that object.
-        if self.matching_type == "multi":
-            more_objects, more_anchors = match_multi(similarities, self.pos_iou_threshold)
-            similarities[:, more_anchors] = _TAKEN
-            objects = np.concatenate([objects, more_objects])
-            anchors = np.concatenate([anchors, more_anchors])
-
-        # Anchors that fit an object half-way would be unfair examples of background.
-        neutral = np.flatnonzero(similarities.max(axis=0) >= self.neg_iou_limit)
-        target[neutral, self.background_id] = 0
-
+        matches = self.match(labels[:, 1:])
+        target[matches == NEUTRAL, self.background_id] = 0
+        anchors = np.flatnonzero(matches >= 0)
+        objects = matches[anchors]
         target[anchors, : self.n_classes] = 0
         target[anchors, labels[objects, 0].astype(np.int64)] = 1
         target[anchors, -12:-8] = encode_boxes(
@@ -382,6 +369,55 @@ class SSDInputEncoder:
             self.variances,
             self.coords,
         )
+
+    def match(self, boxes: np.ndarray) -> np.ndarray:
+        """Find for every anchor the box that it is matched with, if there is one.
+
+        The targets are made by it, and so can be others: what else each anchor is to learn of its
+        object.
+
+        Arguments:
+            boxes: `(k, 4)` boxes of one image as (xmin, ymin, xmax, ymax) in pixels.
+
+        Returns:
+            int64 `(n_boxes,)`: the row of the box, `NO_MATCH` (-1) for background, `NEUTRAL` (-2)
+            for an anchor that the loss leaves out.
+
+        Example:
+            Every anchor learns the angle of its object:
+
+            >>> import numpy as np
+            >>> from ssd_encoder_decoder.ssd_input_encoder import SSDInputEncoder
+            >>> encoder = SSDInputEncoder(100, 200, n_classes=2, predictor_sizes=[(6, 12), (3, 6)])
+            >>> boxes = np.array([[20, 30, 60, 80], [120, 10, 180, 90]])
+            >>> angles = np.array([0.1, -0.4])
+            >>> matches = encoder.match(boxes)
+            >>> targets = np.where(matches >= 0, angles[matches], 0)
+            >>> targets.shape, sorted(set(targets.tolist()))
+            ((360,), [-0.4, 0.0, 0.1])
+        """
+        matches = np.full(len(self._anchors), NO_MATCH, dtype=np.int64)
+        if len(boxes) == 0:
+            return matches
+        similarities = self.similarities(boxes)  # (k, n_boxes)
+
+        # First every object gets its best anchor, so that none goes without.
+        best_anchors = match_bipartite_greedy(similarities, self.min_bipartite_iou)
+        objects = np.flatnonzero(best_anchors != NO_MATCH)
+        anchors = best_anchors[objects]
+        matches[anchors] = objects
+        similarities[:, anchors] = _TAKEN
+
+        # Then every anchor that fits some object well gets that object.
+        if self.matching_type == "multi":
+            objects, anchors = match_multi(similarities, self.pos_iou_threshold)
+            matches[anchors] = objects
+            similarities[:, anchors] = _TAKEN
+
+        # Anchors that fit an object half-way would be unfair examples of background.
+        is_free = matches == NO_MATCH
+        matches[is_free & (similarities.max(axis=0) >= self.neg_iou_limit)] = NEUTRAL
+        return matches
 
     def similarities(self, boxes: np.ndarray) -> np.ndarray:
         """Compute the IoU of boxes with all anchors, which is what matching goes by.
@@ -452,5 +488,6 @@ class SSDInputEncoder:
                 f"this encoder was made for {self.n_classes - 1} classes: expected a whole number "
                 f"in 0..{self.n_classes - 1} other than {self.background_id}, the background. "
                 "`n_classes` counts object classes without the background; if your ids start "
-                "at 0, or if you included only some classes, map them to 1..n."
+                "at 0, or if you included only some classes, map them to 1..n "
+                "(remap_classes=True of the parsers)."
             )

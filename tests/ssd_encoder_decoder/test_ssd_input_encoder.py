@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from bounding_box_utils.bounding_box_utils import BOX_FORMATS, convert_coordinates, iou
 from ssd_encoder_decoder.box_coder import decode_boxes
-from ssd_encoder_decoder.ssd_input_encoder import ClassIdError, DegenerateBoxError, SSDInputEncoder
+from ssd_encoder_decoder.matching_utils import NO_MATCH
+from ssd_encoder_decoder.ssd_input_encoder import (
+    NEUTRAL,
+    ClassIdError,
+    DegenerateBoxError,
+    SSDInputEncoder,
+)
 from tests.slow_encoder import slow_encode
 
 SMALL = {
@@ -125,6 +131,21 @@ def test_targets_are_those_of_the_slow_reference(seed, n_boxes, thresholds, **ar
     assume(expected.margin > 1e-5)  # float32 may decide a tie otherwise
     (target,) = encoder([labels])
     np.testing.assert_allclose(target, expected.rows, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_boxes=st.integers(0, 5),
+    matching_type=st.sampled_from(["multi", "bipartite"]),
+)
+def test_matches_name_the_object_of_each_target(seed, n_boxes, matching_type):
+    encoder = SSDInputEncoder(**{**SMALL, "n_classes": 5}, matching_type=matching_type)
+    labels = random_labels(np.random.default_rng(seed), n_boxes, 60, 90)
+    labels[:, 0] = np.arange(n_boxes) + 1  # a class of its own for every object
+    (target,) = encoder([labels])
+    classes = classes_of(target)
+    expected = np.where(classes > 0, classes - 1, np.where(classes == -1, NEUTRAL, NO_MATCH))
+    np.testing.assert_array_equal(encoder.match(labels[:, 1:]), expected)
 
 
 @given(
