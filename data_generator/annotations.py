@@ -197,7 +197,7 @@ class BoxRules:
         labels_output_format: The five column names of a label in the order wanted.
 
     Raises:
-        ValueError: Unknown `on_invalid_boxes`.
+        ValueError: Unknown `on_invalid_boxes`, or more than the five columns.
     """
 
     def __init__(
@@ -212,6 +212,12 @@ class BoxRules:
             )
         self.ids = ids
         self.on_invalid_boxes = on_invalid_boxes
+        if len(labels_output_format) > len(LABEL_COLUMNS):
+            raise ValueError(
+                f"Annotation files hold the label columns {LABEL_COLUMNS}, but "
+                f"labels_output_format is {tuple(labels_output_format)}. Labels with columns of "
+                "your own go into the constructor: DataGenerator(filenames=..., labels=...)"
+            )
         self.order = [LABEL_COLUMNS.index(name) for name in labels_output_format]
         self.invalid_boxes: list[str] = []
 
@@ -277,32 +283,33 @@ def check_image_files(filenames: Sequence[str]) -> None:
         )
 
 
-def label_array(labels: Sequence, where: str) -> np.ndarray:
-    """Turn the stored labels of an image into a new `(k, 5)` array, also for k = 0.
+def label_array(labels: Sequence, where: str, n_columns: int = len(LABEL_COLUMNS)) -> np.ndarray:
+    """Turn the stored labels of an image into a new `(k, n_columns)` array, also for k = 0.
 
     Integers become int64 (and are rounded to whole pixels by transformations that scale), other
     numbers float32.
 
     Arguments:
-        labels: Rows of five numbers: lists, an array, or nothing.
+        labels: Rows of so many numbers: lists, an array, or nothing.
         where: The name of the image, for the error message.
+        n_columns: Five, and one for each column of the user's own.
 
     Returns:
         The array, which shares no memory with `labels`.
 
     Raises:
-        DatasetError: They are not rows of five numbers.
+        DatasetError: They are not rows of so many numbers.
     """
+    expected = f"{where}: labels must be rows of {n_columns} numbers"
     try:
         array = np.array(labels)
     except ValueError as error:
-        raise DatasetError(f"{where}: labels must be rows of five numbers: {error}") from error
+        raise DatasetError(f"{expected}: {error}") from error
     if array.size == 0:
-        return np.zeros((0, 5), np.float32)
-    if array.ndim != 2 or array.shape[1] != 5 or array.dtype.kind not in "iuf":
+        return np.zeros((0, n_columns), np.float32)
+    if array.ndim != 2 or array.shape[1] != n_columns or array.dtype.kind not in "iuf":
         raise DatasetError(
-            f"{where}: labels must be rows of five numbers, got an array of shape {array.shape} "
-            f"and type {array.dtype}"
+            f"{expected}, got an array of shape {array.shape} and type {array.dtype}"
         )
     return array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)
 

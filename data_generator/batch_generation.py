@@ -21,7 +21,7 @@ import numpy as np
 from data_generator.annotations import LABEL_COLUMNS, label_array
 from data_generator.errors import DatasetError, DegenerateBatchError
 from data_generator.image_reading import ImageReadError
-from data_generator.sample import Sample, stack_images
+from data_generator.sample import Sample, check_image_size, stack_images
 
 # Everything a batch can consist of, in the order in which it stands there.
 RETURNS = (
@@ -256,14 +256,15 @@ class BatchMaker:
             The image with all that belongs to it.
         """
         sample = Sample(index)
-        tracked = False
+        tag_column = None
         if self.dataset.labels is not None:
-            sample.labels = label_array(self.dataset.labels[index], self.dataset.entry_name(index))
+            where, n_columns = self.dataset.entry_name(index), len(self.dataset.labels_format)
+            sample.labels = label_array(self.dataset.labels[index], where, n_columns)
             if len(sample.labels) == 0 and not self.keep_images_without_gt:
                 raise _Dropped("no ground truth, and keep_images_without_gt=False")
             if "original_labels" in self.returns:
                 sample.original_labels = sample.labels.copy()
-            tracked = self._track_eval_neutral(sample)
+            tag_column = self._track_eval_neutral(sample)
         if self.steps or not self.returns.isdisjoint({"processed_images", "original_images"}):
             sample.image = self._read_image(index)
             if "original_images" in self.returns:
@@ -275,8 +276,8 @@ class BatchMaker:
 
         if sample.labels is not None:
             sample.labels = self._check_transformed(sample.labels, index)
-            if tracked:
-                self._follow_boxes(sample)
+            if tag_column is not None:
+                self._follow_boxes(sample, tag_column)
             self._handle_degenerate_boxes(sample)
             if self.steps and len(sample.labels) == 0 and not self.keep_images_without_gt:
                 raise _Dropped("no box left after the transformations")
@@ -317,20 +318,21 @@ class BatchMaker:
         if labels.ndim == 2 and labels.shape[1] >= 5:
             return labels
         if labels.size == 0:
-            return np.zeros((0, 5), np.float32)
+            return np.zeros((0, len(self.dataset.labels_format)), np.float32)
         raise ValueError(
             f"{self.dataset.entry_name(index)}: the transformations made labels of the shape "
             f"{labels.shape}; expected (k, 5)"
         )
 
-    def _track_eval_neutral(self, sample: Sample) -> bool:
-        """Prepare the marks of boxes that an evaluation ignores; say if they must be followed.
+    def _track_eval_neutral(self, sample: Sample) -> int | None:
+        """Prepare the marks of boxes that an evaluation ignores, so that they can be followed.
 
         Transformations may remove boxes. To know afterwards which ones are left, each box carries
-        a tag in a sixth column through the transformations.
+        a tag in a last column through the transformations. Returns that column, or None if there
+        is nothing to follow.
         """
         if "evaluation-neutral" not in self.returns or self.dataset.eval_neutral is None:
-            return False
+            return None
         n_boxes = len(sample.labels)
         sample.eval_neutral = np.array(self.dataset.eval_neutral[sample.index], bool).reshape(-1)
         if len(sample.eval_neutral) != n_boxes:
@@ -339,15 +341,17 @@ class BatchMaker:
                 f"eval_neutral has {len(sample.eval_neutral)} entries for this image"
             )
         if not self.steps:
-            return False
+            return None
         tags = _TAG_STEP * np.arange(_FIRST_TAG, _FIRST_TAG + n_boxes)
+        tag_column = sample.labels.shape[1]
         sample.labels = np.column_stack([sample.labels, tags.astype(sample.labels.dtype)])
-        return True
+        return tag_column
 
-    def _follow_boxes(self, sample: Sample) -> None:
+    def _follow_boxes(self, sample: Sample, tag_column: int) -> None:
         """Keep the marks of the boxes that are left, and take their tags off again."""
         n_boxes = len(sample.eval_neutral)
-        tags, sample.labels = sample.labels[:, 5:6].ravel(), sample.labels[:, :5]
+        tags = sample.labels[:, tag_column : tag_column + 1].ravel()  # empty if they are gone
+        sample.labels = sample.labels[:, :tag_column]
         with np.errstate(invalid="ignore"):  # tags that a transformation made infinite
             numbers = tags / _TAG_STEP - _FIRST_TAG
             is_tag = (tags % _TAG_STEP == 0) & (numbers >= 0) & (numbers < n_boxes)
@@ -356,7 +360,7 @@ class BatchMaker:
         elif len(sample.labels) != n_boxes:
             raise ValueError(
                 f"{self.dataset.entry_name(sample.index)}: a transformation removed boxes and did "
-                "not keep the sixth column of the labels as it was, so eval_neutral cannot follow "
+                "not keep the last column of the labels as it was, so eval_neutral cannot follow "
                 "its boxes. Transformations must select whole rows, and change no column but the "
                 "four of the box"
             )
@@ -404,6 +408,8 @@ class BatchMaker:
             parts[name] = None if entries is None else [entries[s.index] for s in samples]
         if "processed_images" in self.returns:
             parts["processed_images"] = stack_images(samples, dataset.entry_name, empty)
+            if "encoded_labels" in self.returns:
+                check_image_size(parts["processed_images"], self.label_encoder)
         names = ", ".join(dataset.entry_name(sample.index) for sample in samples)
         with _naming(f"While encoding the labels of, in this order, {names}"):
             parts["encoded_labels"], parts["matched_anchors"] = self._encode(labels, empty)

@@ -169,9 +169,11 @@ def describe_dataset(
     dataset.check()
     columns = [dataset.labels_format[n] for n in ("class_id", "xmin", "ymin", "xmax", "ymax")]
     labels = [
-        label_array([] if dataset.labels is None else dataset.labels[i], dataset.entry_name(i))[
-            :, columns
-        ].astype(np.float64)
+        label_array(
+            [] if dataset.labels is None else dataset.labels[i],
+            dataset.entry_name(i),
+            len(dataset.labels_format),
+        )[:, columns].astype(np.float64)
         for i in range(dataset.dataset_size)
     ]
     sizes, unreadable = _image_sizes(dataset) if read_image_sizes else ({}, {})

@@ -57,7 +57,9 @@ class DetectionDataset:
         image_ids: A list with the id of each image, or the path of a pickle of it.
         eval_neutral: A list with one boolean per box for each image (True: an evaluation ignores
             the box), or the path of a pickle of it.
-        labels_output_format: The order of the columns of labels.
+        labels_output_format: The order of the columns of labels. Behind the five there may be
+            names of your own, of numbers that every box has, such as an angle: they travel with
+            their box, and a `label_encoder` of yours finds them.
         verbose: Show progress bars; changes nothing else.
         image_channels: 3 for RGB, 1 for grayscale, None for what each file holds, or the number
             of channels that all files have: see `read_image`.
@@ -100,13 +102,14 @@ class DetectionDataset:
         verbose: bool = True,
         image_channels: int | None = 3,
     ):
-        if sorted(labels_output_format) != sorted(LABEL_COLUMNS):
+        names = tuple(labels_output_format)
+        if sorted(names[:5]) != sorted(LABEL_COLUMNS) or len(set(names)) != len(names):
             raise ValueError(
-                f"labels_output_format must be a permutation of {LABEL_COLUMNS}, "
-                f"got {tuple(labels_output_format)}"
+                f"labels_output_format must be a permutation of {LABEL_COLUMNS}, and behind these "
+                f"names of your own, if you like; got {names}"
             )
         self.labels_output_format = labels_output_format
-        self.labels_format = {name: labels_output_format.index(name) for name in LABEL_COLUMNS}
+        self.labels_format = {name: column for column, name in enumerate(names)}
         self.load_images_into_memory = load_images_into_memory
         self.image_channels = image_channels
 
@@ -287,9 +290,9 @@ class DetectionDataset:
         if stratify:
             if self.labels is None:
                 raise DatasetError("stratify=True needs labels, but the data set has none")
-            column = self.labels_format["class_id"]
+            column, n_columns = self.labels_format["class_id"], len(self.labels_format)
             strata = rarest_classes(
-                [label_array(boxes, "labels")[:, column] for boxes in self.labels]
+                [label_array(boxes, "labels", n_columns)[:, column] for boxes in self.labels]
             )
         parts = split_indices(self.dataset_size, fractions, seed, strata)
         return [self.subset(part) for part in parts]
@@ -421,7 +424,7 @@ class DetectionDataset:
         image = self.get_image(index)
         if self.labels is None:
             return (image if transformation is None else transformation(image)), None
-        labels = label_array(self.labels[index], self.entry_name(index))
+        labels = label_array(self.labels[index], self.entry_name(index), len(self.labels_format))
         return (image, labels) if transformation is None else transformation(image, labels)
 
     def save_dataset(

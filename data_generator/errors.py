@@ -12,7 +12,7 @@ class DegenerateBatchError(Exception):
 
 
 class ImageSizeError(DegenerateBatchError, ValueError):
-    """The images of a batch differ in size or in channels, so no one array can hold them."""
+    """The images of a batch differ in size or in channels, or are not of the targets' size."""
 
 
 class AnnotationError(ValueError):

@@ -30,7 +30,7 @@ class DatasetContent:
     """What stands beside the images in a file: lists with one entry per image, or None.
 
     Attributes:
-        labels: Label arrays `(k, 5)`.
+        labels: Label arrays, `(k, 5)` where there are no columns of the user's own.
         image_ids: Strings, or integers.
         eval_neutral: Lists of booleans, one per box.
         class_names: Names by class id, 'background' first.
@@ -244,12 +244,14 @@ def read_hdf5_content(file: h5py.File, labels_output_format: Sequence[str]) -> D
 
 def _read_content(file: h5py.File, labels_output_format: Sequence[str]) -> DatasetContent:
     content = DatasetContent()
-    order = list(range(5))
+    order = list(range(len(LABEL_COLUMNS)))
+    n_columns = len(order)
     if "labels_output_format" in file.attrs:  # the original library stores the columns as they are
         stored_format = json.loads(file.attrs["labels_output_format"])
         order = [stored_format.index(name) for name in labels_output_format]
+        n_columns = len(stored_format)
     if file.attrs["has_labels"]:
-        content.labels = [flat.reshape(-1, 5)[:, order] for flat in file["labels"][:]]
+        content.labels = [flat.reshape(-1, n_columns)[:, order] for flat in file["labels"][:]]
     if file.attrs["has_image_ids"]:
         content.image_ids = list(file["image_ids"].asstr()[:])
         if file.attrs.get("image_ids_are_integers", False):

@@ -54,3 +54,25 @@ def stack_images(
     images = [np.asarray(sample.image) for sample in samples]
     dtype = np.result_type(*{image.dtype for image in images})
     return np.stack(images, out=empty((len(images), *shape), dtype))
+
+
+def check_image_size(images: np.ndarray, label_encoder: Callable | None) -> None:
+    """Refuse images of a size that the targets are not for: what a model says of it is less clear.
+
+    Arguments:
+        images: `(batch, height, width, channels)`.
+        label_encoder: What makes the targets; only one with `img_height` and `img_width`, such as
+            an `SSDInputEncoder`, says which images they are for.
+
+    Raises:
+        ImageSizeError: The images are of another size.
+    """
+    sizes = [getattr(label_encoder, name, None) for name in ("img_height", "img_width")]
+    if None in sizes or list(images.shape[1:3]) == sizes:
+        return
+    (height, width), (given_height, given_width) = sizes, images.shape[1:3]
+    raise ImageSizeError(
+        f"The images are {given_height} x {given_width} pixels (height x width) after the "
+        f"transformations, but label_encoder makes targets for {height} x {width}. Let the last "
+        f"transformation be Resize({height}, {width}), or make the encoder for the other size"
+    )

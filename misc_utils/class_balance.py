@@ -26,8 +26,7 @@ def repeat_rare_classes(
         int array of image indices for `DataGenerator.subset`: ascending, each at least once.
     """
     classes = [
-        np.unique(np.asarray(boxes).reshape(-1, 5)[:, class_id_column].astype(np.int64))
-        for boxes in labels
+        np.unique([row[class_id_column] for row in boxes]).astype(np.int64) for boxes in labels
     ]
     n_images = np.bincount(np.concatenate([np.zeros(0, np.int64), *classes]), minlength=1)
     factor = np.sqrt(n_images.max() / np.maximum(n_images, 1))

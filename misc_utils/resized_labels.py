@@ -21,7 +21,8 @@ def corner_labels(dataset: DetectionDataset, index: int) -> np.ndarray:
         A new float64 array `(k, 5)`: class_id, xmin, ymin, xmax, ymax in pixels of the image.
     """
     columns = [dataset.labels_format[name] for name in _LABEL]
-    labels = label_array(dataset.labels[index], dataset.entry_name(index))
+    where, n_columns = dataset.entry_name(index), len(dataset.labels_format)
+    labels = label_array(dataset.labels[index], where, n_columns)
     return labels[:, columns].astype(np.float64)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_generator.annotations import (
+    LABEL_COLUMNS,
     BoxRules,
     check_image_files,
     class_map,
@@ -119,6 +120,11 @@ def test_row_orders_and_maps():
     assert rules.invalid_boxes == []
 
 
+def test_annotation_files_hold_no_columns_of_ones_own():
+    with pytest.raises(ValueError, match=r"'angle'\)\. .* DataGenerator\(filenames"):
+        BoxRules(None, labels_output_format=(*LABEL_COLUMNS, "angle"))
+
+
 INVALID = [
     ((5, 0, 5, 9), "has no size"),
     ((0, 9, 5, 8), "has no size"),
@@ -189,14 +195,12 @@ def test_label_array(labels, shape, dtype):
     "labels", [[1, 2, 3, 4, 5], [[1, 2, 3, 4]], [["a"] * 5], np.ones((1, 1, 5)), [[True] * 5]]
 )
 def test_label_array_errors(labels):
-    with pytest.raises(
-        DatasetError, match="a.jpg: labels must be rows of five numbers, got an arr"
-    ):
+    with pytest.raises(DatasetError, match="a.jpg: labels must be rows of 5 numbers, got an arr"):
         label_array(labels, "a.jpg")
 
 
 def test_rows_of_different_lengths_are_no_labels():
-    with pytest.raises(DatasetError, match=r"a.jpg: labels must be rows of five .*inhomogeneous"):
+    with pytest.raises(DatasetError, match=r"a.jpg: labels must be rows of 5 .*inhomogeneous"):
         label_array([[1, 2, 3, 4, 5], [1, 2]], "a.jpg")
 
 

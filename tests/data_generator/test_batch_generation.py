@@ -164,6 +164,29 @@ def test_the_encoder_is_called_once_with_all_labels():
     assert batch["encoded_labels"] == [0, 1, 2, 0, 1]
 
 
+class TargetsOf8x10:
+    """An encoder that says which images its targets are for."""
+
+    img_height, img_width = 8, 10
+
+    def __call__(self, labels, diagnostics):
+        return "encoded"
+
+
+def test_images_must_be_of_the_size_that_the_targets_are_for():
+    def halve(image, labels):
+        return image[::2, ::2], labels
+
+    options = {"label_encoder": TargetsOf8x10(), "returns": {"processed_images", "encoded_labels"}}
+    assert make(**options)["encoded_labels"] == "encoded"
+    with pytest.raises(
+        ImageSizeError, match=r"are 4 x 5 pixels .* targets for 8 x 10\. .* Resize\(8, 10\)"
+    ):
+        make(transformations=[halve], **options)
+    only_images = {**options, "returns": {"processed_images"}}
+    assert make(transformations=[halve], **only_images)["processed_images"].shape[1:3] == (4, 5)
+
+
 def test_matched_anchors():
     returns = {"encoded_labels", "matched_anchors"}
     batch = make([1], label_encoder=AnchorFinder(), returns=returns)
@@ -363,6 +386,26 @@ def test_marks_follow_their_boxes(dtype, kept):
     assert labels.shape == (len(kept), 5)
     assert labels[:, 0].tolist() == [k + 1 for k in kept]
     assert batch["evaluation-neutral"] == [[[False, True, False][k] for k in kept]]
+
+
+@pytest.mark.parametrize("kept", [[], [2, 1]])
+def test_columns_of_ones_own_travel_with_their_box(kept):
+    boxes = np.array([[k + 1, k, k, k + 5, k + 5, k / 2, -k] for k in range(3)], np.float32)
+    dataset = make_dataset(
+        labels=[boxes] * N_IMAGES,
+        eval_neutral=[[False, True, False]] * N_IMAGES,
+        labels_format={**make_dataset().labels_format, "angle": 5, "depth": 6},
+    )
+    batch = make([0], dataset, transformations=[lambda i, labels: (i, labels[kept]), Shift()])
+    moved = boxes[kept] + [0, 1, 0, 1, 0, 0, 0]
+    np.testing.assert_array_equal(batch["processed_labels"][0], moved)
+    assert batch["evaluation-neutral"] == [[[False, True, False][k] for k in kept]]
+
+
+def test_an_image_without_objects_has_ones_own_columns_too():
+    labels_format = {**make_dataset().labels_format, "angle": 5}
+    dataset = make_dataset(labels=[[]] * N_IMAGES, eval_neutral=None, labels_format=labels_format)
+    assert make([0], dataset)["processed_labels"][0].shape == (0, 6)
 
 
 def strip(image, labels):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_generator.annotations import LABEL_COLUMNS
 from data_generator.detection_dataset import DetectionDataset
 from data_generator.errors import AnnotationError, DatasetError
 from data_generator.hdf5_dataset import write_hdf5_dataset
@@ -76,6 +77,8 @@ def test_saved_lists_can_be_loaded(tmp_path, files):
         ({"image_ids": {1, 2}}, "image_ids must be a list or tuple .*got set"),
         ({"filenames": "a", "filenames_type": "csv"}, "'text' or 'pickle', got 'csv'"),
         ({"labels_output_format": ("class_id", "x", "y", "w", "h")}, "must be a permutation of"),
+        ({"labels_output_format": ("angle", *LABEL_COLUMNS)}, "and behind these names of your own"),
+        ({"labels_output_format": (*LABEL_COLUMNS, "xmin")}, "and behind these names of your own"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -92,6 +95,19 @@ def test_a_pickle_of_something_else(tmp_path):
 def test_label_columns():
     dataset = DetectionDataset(labels_output_format=["xmin", "ymin", "xmax", "ymax", "class_id"])
     assert dataset.labels_format == {"class_id": 4, "xmin": 0, "ymin": 1, "xmax": 2, "ymax": 3}
+
+
+def test_label_columns_of_ones_own(files, tmp_path):
+    labels = [[[1, 2, 3, 9, 12, 0.5]], []]
+    dataset = DetectionDataset(
+        filenames=files, labels=labels, labels_output_format=(*LABEL_COLUMNS, "angle")
+    )
+    dataset.create_hdf5_dataset(tmp_path / "a.h5", resize=(10, 15), verbose=False)
+    np.testing.assert_array_equal(dataset.labels[0], [[1, 1, 1.5, 4.5, 6, 0.5]])
+    assert dataset.labels[1].shape == (0, 6)
+    assert "1 boxes" in str(dataset.describe())
+    with pytest.raises(DatasetError, match="labels must be rows of 5 numbers, got an array"):
+        DetectionDataset(filenames=files, labels=labels).describe()
 
 
 def test_images_in_memory_are_not_handed_out(files, capsys):

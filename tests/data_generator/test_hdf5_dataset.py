@@ -188,6 +188,19 @@ def test_a_file_of_the_original_library(tmp_path):
         np.testing.assert_array_equal(read_hdf5_image(file, 1), np.arange(6).reshape(2, 1, 3))
 
 
+def test_columns_of_ones_own(tmp_path):
+    columns = (*COLUMNS, "angle")
+    labels = [np.array([[1, 2, 3, 4, 5, 0.5], [2, 3, 4, 5, 6, -1]]), np.zeros((0, 6))]
+    entries = [(np.zeros((2, 3, 3), np.uint8), boxes) for boxes in labels]
+    write_hdf5_dataset(tmp_path / "a.h5", entries, n_images=2, labels_output_format=columns)
+    with open_hdf5_dataset(tmp_path / "a.h5") as file:
+        content = read_hdf5_content(file, columns)
+        without = read_hdf5_content(file, OTHER_COLUMNS)
+    for stored, boxes in zip(content.labels, labels, strict=True):
+        np.testing.assert_array_equal(stored, boxes)
+    np.testing.assert_array_equal(without.labels[0], labels[0][:, [1, 2, 3, 4, 0]])
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(DatasetError, match="none.h5: cannot open this HDF5 data set"):
         open_hdf5_dataset(tmp_path / "none.h5")
