@@ -35,23 +35,18 @@ def share_of_posts(recipe, dataset):
     return share_with_anchor(SSDInputEncoder.from_model(build_network(recipe, 1)), labels)
 
 
-@pytest.mark.parametrize(
-    "recipe", [SSD7, Recipe(), SSD7.replace(backbone="mobilenet_v2")], ids=lambda r: r.backbone
-)
+@pytest.mark.parametrize("recipe", [SSD7, Recipe()], ids=lambda recipe: recipe.backbone)
 def test_the_network_of_the_recipe_gets_anchors_that_fit(recipe):
     dataset = LampPosts()
     fitted, suggestion = fit_anchors(recipe, dataset)
     assert fitted == recipe.replace(scales=fitted.scales, aspect_ratios=fitted.aspect_ratios)
     assert suggestion.mean_iou_after > suggestion.mean_iou_before + 0.1
-    assert share_of_posts(recipe, dataset) == pytest.approx(suggestion.recall_before)
     assert share_of_posts(fitted, dataset) == pytest.approx(suggestion.recall_after, abs=0.02)
 
 
 def test_the_anchors_of_the_recipe_are_those_compared_with():
-    fitted, _ = fit_anchors(SSD7, LampPosts())
-    _, again = fit_anchors(fitted, LampPosts())
-    assert again.recall_before > 0.95
-    assert again.mean_iou_after >= again.mean_iou_before - 0.01
+    tiny = SSD7.replace(scales=(0.01,) * 5)
+    assert fit_anchors(tiny, LampPosts())[1].recall_before == 0
 
 
 def test_the_numbers_survive_the_file(tmp_path):
