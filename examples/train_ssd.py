@@ -39,6 +39,7 @@ from data_generator.object_detection_2d_data_generator import DataGenerator
 from data_generator.object_detection_2d_geometric_ops import Resize
 from data_generator.object_detection_2d_photometric_ops import ConvertTo3Channels
 from eval_utils.training_callback import MeanAveragePrecision
+from misc_utils.batch_statistics import measure_batch_statistics
 from misc_utils.command_line import (
     CLASSES_FILE,
     RECIPE_FILE,
@@ -285,6 +286,7 @@ class TrainingRun:
         row = {"step": step, "learning_rate": float(self.model.optimizer.learning_rate), **logs}
         if step % recipe.validate_every == 0 or step == recipe.steps:
             with averaged_weights(self.model):
+                self._measure_batch_statistics()
                 if self.validation is not None:
                     row |= self.validation.evaluate()
                     logs["val_mAP"] = row["val_mAP"]  # for callbacks and the line that is printed
@@ -305,6 +307,22 @@ class TrainingRun:
         self.checkpoints.save(step, self.model, state)
         columns = dict.fromkeys(name for row in state["history"] for name in row)
         write_history(self.output / "history.csv", state["history"], list(columns))
+
+    def _measure_batch_statistics(self) -> None:
+        """Measure what the weights that count now make of the training images.
+
+        The running averages of a short training, or of weights that are averages, do not fit them.
+        """
+        recipe = self.recipe
+        if recipe.statistics_batches:
+            batches = self.train.generate(
+                recipe.batch_size,
+                transformations=augmentation(recipe),
+                returns={"processed_images"},
+                keep_images_without_gt=recipe.empty_images,
+                seed=recipe.seed,  # always the same batches, so that a run can be resumed
+            )
+            measure_batch_statistics(self.model, batches, recipe.statistics_batches)
 
     def finish(self) -> None:
         """Save the model with its best weights, which computes in float32 everywhere."""

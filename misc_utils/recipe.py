@@ -99,6 +99,8 @@ class Recipe:
     clip_norm: float = _setting(0.0, "largest norm of all gradients together; 0: any")
     average: float = _setting(0.0, "momentum of a moving average of the weights, which is what is "
                               "validated and saved; 0: none")
+    statistics_batches: int = _setting(50, "batches on which batch normalisation's statistics are "
+                                       "measured for validation; 0: their running averages")
 
     loss: str = _setting("ssd", "hard negative mining, or focal loss", ("ssd", "focal"))
     mining: str = _setting("batch", "hard negatives of the whole batch, or of each image as in "
@@ -306,7 +308,8 @@ def _check_ranges(recipe: Recipe) -> None:
         if getattr(recipe, name) < 1:
             raise ValueError(f"`{name}` must be at least 1; got {getattr(recipe, name)}.")
     not_negative = ("learning_rate", "momentum", "weight_decay", "bias_rate", "warmup_steps",
-                    "clip_norm", "average", "neg_pos_ratio", "alpha")  # fmt: skip
+                    "clip_norm", "average", "statistics_batches", "neg_pos_ratio",
+                    "alpha")  # fmt: skip
     for name in not_negative:
         if not getattr(recipe, name) >= 0:
             raise ValueError(f"`{name}` must not be negative; got {getattr(recipe, name)}.")

@@ -17,6 +17,8 @@ import pytest
 
 from examples import train_ssd
 from examples.digit_scenes import CLASSES
+from misc_utils.batch_statistics import measure_batch_statistics
+from misc_utils.dataset_sources import open_dataset
 from misc_utils.detection import detect
 from misc_utils.recipe import read_recipe
 from ssd_encoder_decoder.class_names import get_class_names
@@ -88,6 +90,27 @@ def test_the_model_detects_and_computes_in_float32(results):
     assert model.dtype_policy.name == "float32"
     assert get_class_names(model) == list(CLASSES)
     assert detect(model, np.zeros((50, 70, 3), np.uint8), 0.0, top_k=7)[0].shape == (7, 6)
+
+
+@pytest.mark.parametrize("n_batches", [0, 2])
+def test_statistics_of_batch_normalisation_are_measured_for_what_is_saved(
+    n_batches, digit_scenes, tmp_path
+):
+    train(digit_scenes, tmp_path, "--statistics-batches", n_batches, "--augmentation", "none")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    before = model.get_weights()
+    recipe = read_recipe([tmp_path / "recipe.toml"])
+    batches = open_dataset(recipe.train, (), CLASSES).generate(
+        recipe.batch_size,
+        transformations=train_ssd.augmentation(recipe),
+        returns={"processed_images"},
+        seed=recipe.seed,
+    )
+    assert measure_batch_statistics(model, batches, n_batches=2) == 7
+    is_same = [
+        np.allclose(a, b, rtol=1e-4) for a, b in zip(model.get_weights(), before, strict=True)
+    ]
+    assert all(is_same) == (n_batches == 2)
 
 
 def test_the_recipe_beside_the_results_makes_the_same_recipe(results):

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_loss_function.keras_ssd_loss import SSDLoss
 from keras_loss_function.metrics import loss_metrics
+from misc_utils.batch_statistics import measure_batch_statistics
 from misc_utils.distribution import distribution
 
 N_BOXES, N_CLASSES, BATCH_SIZE = 6, 3, 8
@@ -84,6 +85,22 @@ def train(kind: str, names: list[str] | None, case: dict) -> dict[str, np.ndarra
     return results
 
 
+def measure(kind: str, names: list[str] | None) -> dict[str, np.ndarray]:
+    """Measure the statistics of batch normalisation; return them."""
+    x, _ = examples(2 * BATCH_SIZE)
+    with distribution(kind if names else "none", names) as devices:
+        with devices.scope():
+            keras.utils.set_random_seed(1)
+            image = keras.Input((4, 4, 2))
+            normalisation = keras.layers.BatchNormalization()
+            model = keras.Model(image, normalisation(keras.layers.Conv2D(3, 3)(image)))
+        measure_batch_statistics(model, [x[:BATCH_SIZE], x[BATCH_SIZE:]])
+        return {
+            variable.name: keras.ops.convert_to_numpy(variable)
+            for variable in normalisation.non_trainable_variables
+        }
+
+
 def main() -> None:
     """Run all cases."""
     kind, file, n_devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -99,6 +116,9 @@ def main() -> None:
         for names in (None, several):
             for name, values in train(kind, names, settings).items():
                 results[f"{case}/{len(names or [''])}/{name}"] = values
+    for names in (None, several):
+        for name, values in measure(kind, names).items():
+            results[f"batch statistics/{len(names or [''])}/{name}"] = values
     np.savez(file, **results)
 
 
