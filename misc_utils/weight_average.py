@@ -26,7 +26,9 @@ class WeightAverage(keras.callbacks.Callback):
     weights after one step and takes long to forget them, the model has it only at the end (see
     `misc_utils.training.averaged_weights`), and on JAX a second `fit` fails.
 
-    Layers' running statistics, such as those of batch normalisation, are averages already.
+    Batch normalisation keeps its running statistics, which are those of the weights on the way:
+    `misc_utils.batch_statistics.BatchStatistics`, put behind this callback, measures those of the
+    average.
     """
 
     def __init__(self, momentum: float = 0.999):
